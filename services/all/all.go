@@ -1,0 +1,30 @@
+// Package all is the catalogue: every service the host can run, one line each.
+package all
+
+import (
+	"porthole/services"
+)
+
+// Services returns the catalogue in the order in which services start and are listed.
+func Services() []services.Service { return catalogue }
+
+var catalogue = []services.Service{}
+
+// Lookup finds a service by name.
+func Lookup(name string) (services.Service, bool) {
+	for _, s := range catalogue {
+		if s.Name == name {
+			return s, true
+		}
+	}
+	return services.Service{}, false
+}
+
+// Names lists the catalogue's names in order.
+func Names() []string {
+	var names []string
+	for _, s := range catalogue {
+		names = append(names, s.Name)
+	}
+	return names
+}
