@@ -1,0 +1,292 @@
+package packet
+
+import "encoding/binary"
+
+// MaxExtensions is the most IPv6 extension headers that Parse walks. RFC 8200
+// section 4.1 needs at most six in one packet; a longer chain is an attack on
+// whoever has to walk it (RFC 8504, 5.3).
+const MaxExtensions = 8
+
+// Parse reads the headers of the frame whose first bytes are head and whose whole
+// size is total (at least len(head); the rest lies elsewhere). All headers must lie
+// within head. Bytes of the frame beyond the IP header's own length are padding.
+//
+// Some packets are well formed and yet not for a port, because a host must answer
+// or discard them for what stands before their transport header. They are Other,
+// and the network stack owes the answer, a parameter problem as a rule: IPv4
+// options that do not end where they should (RFC 1122, 3.2.2.5); IPv6 options
+// unknown to a host that may not skip them (RFC 8200, 4.2); a routing header with
+// segments left (4.4); hop-by-hop options in a later place (4.1); and any next
+// header that this host does not implement, AH, mobility and HIP among them (4).
+//
+// With a Problem, Info holds no more than what was read before it came up, for a
+// log; its Kind is Other, or Fragment with BadFragment.
+func Parse(head []byte, total int) (i Info, p Problem) {
+	if len(head) < 20 {
+		return parseShort(head, total)
+	}
+	switch head[0] >> 4 {
+	case 4:
+		p = i.parse4(head, total)
+	case 6:
+		p = i.parse6(head, total)
+	default:
+		i.Kind, p = Other, BadVersion
+	}
+	return i, p
+}
+
+// parseShort says what is wrong with a frame that cannot hold an IP header.
+func parseShort(head []byte, total int) (Info, Problem) {
+	i := Info{Kind: Other}
+	if len(head) > 0 {
+		if v := head[0] >> 4; v != 4 && v != 6 {
+			return i, BadVersion
+		}
+		i.Version = head[0] >> 4
+	}
+	return i, missing(len(head), total)
+}
+
+// missing tells a frame that ends too early from headers that go on outside of head.
+func missing(have, total int) Problem {
+	if total > have {
+		return HeadersTooLong
+	}
+	return Truncated
+}
+
+func (i *Info) parse4(head []byte, total int) Problem {
+	_ = head[19]
+	i.Kind, i.Version, i.Proto = Other, 4, head[9]
+	ihl := int(head[0]&15) * 4
+	end := int(binary.BigEndian.Uint16(head[2:]))
+	i.Length, i.L4, i.Payload = uint32(end), uint16(ihl), uint16(ihl)
+	switch {
+	case ihl < 20:
+		return BadHeaderLength
+	case end < ihl:
+		return BadLength
+	case end > total:
+		return Truncated
+	case ihl > len(head):
+		return HeadersTooLong
+	}
+	i.size = uint32(end - ihl)
+	if f := binary.BigEndian.Uint16(head[6:]); f&0x3fff != 0 { // more fragments, or an offset
+		i.Kind = Fragment
+		// The reassembled packet must fit its own total length, header included.
+		if !fragmentOK(end-ihl, f&0x2000 != 0, ihl+int(f&0x1fff)*8) {
+			return BadFragment
+		}
+		return None
+	}
+	if ihl > 20 && !options4OK(head[20:ihl]) {
+		return None
+	}
+	return i.transport(head, ihl, end)
+}
+
+// fragmentOK checks a fragment of size bytes that begins at byte at of the whole.
+func fragmentOK(size int, more bool, at int) bool {
+	return size > 0 && (!more || size%8 == 0) && at+size <= 65535
+}
+
+// options4OK reports whether every IPv4 option ends within b (RFC 791, 3.1). What
+// the options mean is left to the network stack.
+func options4OK(b []byte) bool {
+	for len(b) > 0 {
+		switch b[0] {
+		case 0: // end of options
+			return true
+		case 1: // no operation
+			b = b[1:]
+			continue
+		}
+		if len(b) < 2 || b[1] < 2 || int(b[1]) > len(b) {
+			return false
+		}
+		b = b[b[1]:]
+	}
+	return true
+}
+
+func (i *Info) parse6(head []byte, total int) Problem {
+	i.Kind, i.Version = Other, 6
+	if len(head) < 40 {
+		return missing(len(head), total)
+	}
+	next := head[6]
+	end := 40 + int(binary.BigEndian.Uint16(head[4:]))
+	i.Proto, i.L4, i.Payload = next, 40, 40
+	i.Length, i.size = uint32(end), uint32(end-40)
+	if end > total {
+		return Truncated
+	}
+	switch next {
+	case protoTCP, protoUDP, protoICMPv6:
+		return i.transport(head, 40, end)
+	}
+	return i.parseChain(head, next, end)
+}
+
+// parseChain walks the extension headers from byte 40 on (RFC 8200, 4). Its work is
+// bounded by MaxExtensions and by the size of head.
+func (i *Info) parseChain(head []byte, next uint8, end int) Problem {
+	at := 40
+	for n := 0; ; n++ {
+		i.Proto, i.L4, i.Payload, i.size = next, uint16(at), uint16(at), uint32(end-at)
+		switch next {
+		case protoHopByHop:
+			if at != 40 {
+				return None // netstack answers: unrecognised here
+			}
+			if end == 40 {
+				return Jumbogram
+			}
+		case protoRouting, protoFragment, protoDestination, protoExperiment:
+		default:
+			return i.transport(head, at, end)
+		}
+		if n == MaxExtensions {
+			return ChainTooLong
+		}
+		if at+8 > end {
+			return BadExtension
+		}
+		if at+8 > len(head) {
+			return HeadersTooLong
+		}
+		size := 8
+		// The fragment header has no length byte; netstack skips an experimental
+		// header as eight bytes whatever it says, and what a port gets must not
+		// depend on who reads the packet.
+		if next != protoFragment && next != protoExperiment {
+			size += int(head[at+1]) * 8
+		}
+		if at+size > end {
+			return BadExtension
+		}
+		if at+size > len(head) {
+			return HeadersTooLong
+		}
+		switch next {
+		case protoHopByHop, protoDestination:
+			ok, skip := options6(head[at+2 : at+size])
+			if !ok {
+				return BadExtension
+			}
+			if !skip {
+				return None
+			}
+		case protoRouting:
+			if head[at+3] != 0 { // segments left: this is not its last stop
+				return None
+			}
+		case protoFragment:
+			f := binary.BigEndian.Uint16(head[at+2:])
+			if f&0xfff9 == 0 {
+				break // atomic, whole in itself (RFC 6946)
+			}
+			i.Kind, i.Proto = Fragment, head[at]
+			i.L4, i.Payload, i.size = uint16(at+8), uint16(at+8), uint32(end-at-8)
+			// The reassembled payload has the headers before this one too (4.5).
+			if !fragmentOK(end-at-8, f&1 != 0, at-40+int(f&0xfff8)) {
+				return BadFragment
+			}
+			return None
+		}
+		next = head[at]
+		at += size
+	}
+}
+
+// options6 walks hop-by-hop or destination options (RFC 8200, 4.2). skip is false
+// when there is one that a host which does not know it must not skip. No host here
+// knows any: those that matter (padding, router alert) may all be skipped.
+func options6(b []byte) (ok, skip bool) {
+	skip = true
+	for len(b) > 0 {
+		if b[0] == 0 { // Pad1
+			b = b[1:]
+			continue
+		}
+		if len(b) < 2 || int(b[1])+2 > len(b) {
+			return false, false
+		}
+		if b[0]>>6 != 0 {
+			skip = false
+		}
+		b = b[int(b[1])+2:]
+	}
+	return true, skip
+}
+
+// transport reads the upper-layer header at byte at of a packet that ends at end.
+// i.Proto is set; end is within the frame but not always within head.
+func (i *Info) transport(head []byte, at, end int) Problem {
+	rest := end - at
+	i.L4, i.Payload, i.size = uint16(at), uint16(at), uint32(rest)
+	switch i.Proto {
+	case protoTCP:
+		if rest < 20 {
+			return ShortTransport
+		}
+		if len(head) < at+20 {
+			return HeadersTooLong
+		}
+		h := head[at : at+20 : at+20]
+		n := int(h[12]>>4) * 4
+		if n < 20 || n > rest {
+			return BadTCPOffset
+		}
+		if at+n > len(head) {
+			return HeadersTooLong
+		}
+		i.Kind, i.TCPFlags = TCP, h[13]
+		i.SrcPort, i.DstPort = binary.BigEndian.Uint16(h), binary.BigEndian.Uint16(h[2:])
+		i.Payload, i.size = uint16(at+n), uint32(rest-n)
+	case protoUDP:
+		if rest < 8 {
+			return ShortTransport
+		}
+		if len(head) < at+8 {
+			return HeadersTooLong
+		}
+		h := head[at : at+8 : at+8]
+		n := int(binary.BigEndian.Uint16(h[4:]))
+		if n < 8 || n > rest {
+			return BadUDPLength
+		}
+		i.Kind = UDP
+		i.SrcPort, i.DstPort = binary.BigEndian.Uint16(h), binary.BigEndian.Uint16(h[2:])
+		i.Payload, i.size = uint16(at+8), uint32(n-8)
+	case protoICMP:
+		if i.Version == 4 {
+			return i.icmp(head, at, rest, 8)
+		}
+	case protoICMPv6:
+		if i.Version == 6 {
+			return i.icmp(head, at, rest, 4)
+		}
+	}
+	return None
+}
+
+// icmp reads type and code of a message whose header is size bytes at least.
+func (i *Info) icmp(head []byte, at, rest, size int) Problem {
+	if rest < size {
+		return ShortTransport
+	}
+	if at+size > len(head) {
+		return HeadersTooLong
+	}
+	t, c := head[at], head[at+1]
+	i.ICMPType, i.ICMPCode = t, c
+	i.Payload, i.size = uint16(at+size), uint32(rest-size)
+	i.Kind = ICMP
+	if i.Version == 4 && t == 3 && c == 4 || i.Version == 6 && (t == 2 || t >= 133 && t <= 137) {
+		i.Kind = Link
+	}
+	return None
+}
