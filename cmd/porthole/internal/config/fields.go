@@ -1,0 +1,97 @@
+package config
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+
+	"porthole"
+)
+
+// field is one key of a structure.
+type field struct {
+	key, doc string
+	v        reflect.Value
+}
+
+// fields lists the keys of v in order. A service's own options stand beside its
+// enabled and ports.
+func fields(v reflect.Value) []field {
+	var fs []field
+	t := v.Type()
+	for i := range t.NumField() {
+		f := t.Field(i)
+		key, opts, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+		switch {
+		case !f.IsExported() || key == "-":
+			continue
+		case opts == "inline" || f.Anonymous && key == "":
+			fs = append(fs, fields(v.Field(i))...)
+			continue
+		case key == "":
+			key = strings.ToLower(f.Name)
+		}
+		fs = append(fs, field{key, f.Tag.Get("doc"), v.Field(i)})
+	}
+	if s, ok := v.Interface().(porthole.Service); ok && s.Options != nil {
+		fs = append(fs, fields(reflect.ValueOf(s.Options).Elem())...)
+	}
+	return fs
+}
+
+func sortedKeys(m reflect.Value) []string {
+	var keys []string
+	for _, k := range m.MapKeys() {
+		keys = append(keys, scalarText(k))
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+func contains(words []string, w string) bool { return slices.Contains(words, w) }
+
+// suggest names the known word nearest to w, or all when none is near.
+func suggest(w string, known []string) string {
+	if near := Nearest(w, known); near != "" {
+		return fmt.Sprintf("did you mean %q?", near)
+	}
+	return "there are " + strings.Join(known, ", ")
+}
+
+// Nearest is the known word with the fewest edits to w, or "" when that is more
+// than half of w's letters (a word that shares so little is no help).
+func Nearest(w string, known []string) string {
+	w = strings.ToLower(w)
+	best, least := "", min(max(len(w)/2, 2)+1, len(w))
+	for _, k := range known {
+		if d := distance(w, k); d < least {
+			best, least = k, d
+		}
+	}
+	return best
+}
+
+// distance counts the insertions, deletions and replacements that make b of a
+// (Levenshtein), over bytes; the second operand is a key of ours, so it is short.
+func distance(a, b string) int {
+	if len(a) > 64 {
+		return len(a)
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost = 1 + min(diagonal, row[j], row[j+1])
+			}
+			diagonal, row[j+1] = row[j+1], cost
+		}
+	}
+	return row[len(b)]
+}
