@@ -1,0 +1,199 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"porthole"
+	"porthole/services"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+type fakeHost struct{}
+
+func (fakeHost) Ports() []porthole.PortStatus {
+	return []porthole.PortStatus{{
+		Port: services.TCP(80), Service: "http", State: "answering", Took: 400 * time.Microsecond,
+		Arrived: 3, Fates: map[string]uint64{"to-stack": 3},
+	}}
+}
+
+func (fakeHost) Health() porthole.Health {
+	return porthole.Health{Name: "a", Device: "ph0", Ready: true, LedgerOK: true}
+}
+
+// serve runs a host's socket until the test ends, or until stop.
+func serve(t *testing.T, dir, name string) (s *Server, stop func()) {
+	t.Helper()
+	s, err := Listen(dir, name)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx, fakeHost{}) }()
+	stop = sync.OnceFunc(func() { cancel(); require.NoError(t, <-done) })
+	t.Cleanup(stop)
+	return s, stop
+}
+
+func shortDir(t *testing.T) string {
+	t.Helper()
+	t.Setenv(EnvSocket, "")
+	dir, err := os.MkdirTemp("", "ph")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return filepath.Join(dir, "p")
+}
+
+func TestClientAndServer(t *testing.T) {
+	dir := shortDir(t)
+	s, stop := serve(t, dir, "a")
+	for path, mode := range map[string]os.FileMode{dir: 0o700 | os.ModeDir, s.Path(): 0o600 | os.ModeSocket} {
+		fi, err := os.Lstat(path)
+		require.NoError(t, err)
+		require.Equal(t, mode, fi.Mode(), path)
+	}
+	c, err := Find(dir, "")
+	require.NoError(t, err)
+	require.Equal(t, "a", c.Name)
+	ports, err := c.Ports(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, fakeHost{}.Ports(), ports)
+	health, err := c.Health(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, fakeHost{}.Health(), health)
+	require.ErrorContains(t, c.get(t.Context(), "/v2", &health), "no such path; there are /v1/ports and /v1/health")
+
+	stop()
+	require.NoFileExists(t, s.Path())
+	_, err = c.Ports(t.Context())
+	require.ErrorContains(t, err, "host a: ask for /v1/ports")
+}
+
+func TestAPI(t *testing.T) {
+	dir := shortDir(t)
+	s, _ := serve(t, dir, "a")
+	for _, tt := range []struct {
+		method, path string
+		status       int
+		body         string
+	}{
+		{"GET", "/v1/ports", 200, `[{"port":"80/tcp","service":"http","state":"answering","took_ns":400000,`},
+		{"HEAD", "/v1/health", 200, ``},
+		{"GET", "/v1/health", 200, `{"name":"a",`},
+		{"POST", "/v1/ports", 405, `{"error":"POST is not allowed on /v1/ports"}`},
+		{"GET", "/", 404, `{"error":"no such path`},
+	} {
+		conn, err := net.Dial("unix", s.Path())
+		require.NoError(t, err)
+		_, err = fmt.Fprintf(conn, "%s %s HTTP/1.0\r\n\r\n", tt.method, tt.path)
+		require.NoError(t, err)
+		all, err := io.ReadAll(conn)
+		require.NoError(t, err)
+		require.NoError(t, conn.Close())
+		head, body, _ := strings.Cut(string(all), "\r\n\r\n")
+		require.Contains(t, head, fmt.Sprintf(" %d %s\r\n", tt.status, http.StatusText(tt.status)))
+		require.Contains(t, head, "Content-Type: application/json")
+		require.True(t, strings.HasPrefix(body, tt.body), body)
+	}
+}
+
+func TestStaleSocketIsReplaced(t *testing.T) {
+	dir := shortDir(t)
+	require.NoError(t, os.MkdirAll(dir, 0o755))
+	path := filepath.Join(dir, "a.sock")
+	ln, err := net.Listen("unix", path)
+	require.NoError(t, err)
+	ln.(*net.UnixListener).SetUnlinkOnClose(false)
+	require.NoError(t, ln.Close()) // as a killed host leaves it
+	require.FileExists(t, path)
+	require.Empty(t, Running(dir))
+	_, err = Find(dir, "")
+	require.ErrorIs(t, err, ErrNone)
+	serve(t, dir, "a")
+	require.Equal(t, []string{"a"}, Running(dir))
+}
+
+func TestLiveSocketIsRefused(t *testing.T) {
+	dir := shortDir(t)
+	s, _ := serve(t, dir, "a")
+	_, err := Listen(dir, "a")
+	var busy *Busy
+	require.True(t, errors.As(err, &busy))
+	require.EqualError(t, err, fmt.Sprintf("control socket %s: held by the running host a (pid %d, device ph0); stop it or choose another --name", s.Path(), os.Getpid()))
+	require.FileExists(t, s.Path())
+
+	free, name, err := ListenFree(dir, "a")
+	require.NoError(t, err)
+	require.Equal(t, "a-2", name)
+	require.NoError(t, free.Close())
+}
+
+// TestOneWins starts many hosts of one name on a stale socket at the same moment.
+func TestOneWins(t *testing.T) {
+	dir := shortDir(t)
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var won []*Server
+	for range 16 {
+		wg.Go(func() {
+			if s, err := Listen(dir, "a"); err == nil {
+				mu.Lock()
+				won = append(won, s)
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	require.Len(t, won, 1)
+	require.NoError(t, won[0].Close())
+}
+
+func TestFind(t *testing.T) {
+	dir := shortDir(t)
+	_, err := Find(dir, "")
+	require.ErrorIs(t, err, ErrNone)
+	a, _ := serve(t, dir, "a")
+	_, stopB := serve(t, dir, "b")
+	_, err = Find(dir, "")
+	require.EqualError(t, err, "host: several run (a, b); choose one with --host NAME")
+	_, err = Find(dir, "c")
+	require.EqualError(t, err, "host c: not running; there are a, b")
+	c, err := Find(dir, "b")
+	require.NoError(t, err)
+	require.Equal(t, "b", c.Name)
+	t.Setenv(EnvSocket, a.Path())
+	c, err = Find(dir, "")
+	require.NoError(t, err)
+	require.Equal(t, "a", c.Name)
+	stopB()
+	_, err = Find(dir, filepath.Join(dir, "b.sock"))
+	require.EqualError(t, err, "host at "+filepath.Join(dir, "b.sock")+": nobody answers")
+}
+
+func TestRefusedDirectories(t *testing.T) {
+	dir := shortDir(t)
+	_, err := Listen(dir+strings.Repeat("x", 100), "a")
+	require.ErrorContains(t, err, "the path is longer than 103 bytes")
+	require.NoError(t, os.WriteFile(dir, nil, 0o600))
+	_, err = Listen(dir, "a")
+	require.ErrorContains(t, err, "control directory")
+
+	other := shortDir(t)
+	require.NoError(t, os.MkdirAll(filepath.Join(other, "a.sock"), 0o700))
+	_, err = Listen(other, "a")
+	require.ErrorContains(t, err, "something else is there; remove it")
+}

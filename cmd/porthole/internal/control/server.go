@@ -1,0 +1,180 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/net/netutil"
+
+	"porthole"
+)
+
+// limitConns bounds how many clients one host serves at once; more wait.
+const limitConns = 32
+
+// Source is what the API shows: a running host.
+type Source interface {
+	Ports() []porthole.PortStatus
+	Health() porthole.Health
+}
+
+// Server answers on one host's socket.
+type Server struct {
+	path string
+	ln   net.Listener
+	mine os.FileInfo // of the socket as bound; a path that holds another one is not ours to remove
+}
+
+// Busy is the error of Listen when a running host holds the name.
+type Busy struct {
+	Path   string
+	Holder string // what is known of it
+}
+
+func (e *Busy) Error() string {
+	return fmt.Sprintf("control socket %s: held by %s; stop it or choose another --name", e.Path, e.Holder)
+}
+
+// Listen binds the socket of the host called name: mode 0600 in a directory of
+// mode 0700. A stale socket is replaced; a live one gives *Busy.
+func Listen(dir, name string) (*Server, error) {
+	path, err := socketPath(dir, name)
+	if err != nil {
+		return nil, err
+	}
+	if err := ownDir(dir); err != nil {
+		return nil, err
+	}
+	s, holder, err := bind(dir, path)
+	if holder != nil {
+		defer func() { _ = holder.Close() }()
+		return nil, &Busy{Path: path, Holder: holderOf(holder, path)}
+	}
+	return s, err
+}
+
+// bind takes the path with the directory locked, or gives a connection to who has it.
+func bind(dir, path string) (s *Server, holder net.Conn, err error) {
+	unlock, err := lock(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer unlock()
+	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		return nil, c, nil
+	}
+	if fi, err := os.Lstat(path); err == nil {
+		if fi.Mode().Type() != os.ModeSocket {
+			return nil, nil, fmt.Errorf("control socket %s: something else is there; remove it", path)
+		}
+		_ = os.Remove(path) // stale: nobody answers
+	}
+	ln, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, nil, fmt.Errorf("control socket: %w", err)
+	}
+	ln.(*net.UnixListener).SetUnlinkOnClose(false) // Close does, with the lock held
+	s = &Server{path: path, ln: ln}
+	if err = os.Chmod(path, 0o600); err == nil {
+		s.mine, err = os.Lstat(path)
+	}
+	if err != nil {
+		_ = ln.Close()
+		return nil, nil, fmt.Errorf("control socket: %w", err)
+	}
+	return s, nil, nil
+}
+
+// ListenFree binds name, or name-2, name-3... when it is taken. It returns the
+// name that it got.
+func ListenFree(dir, name string) (*Server, string, error) {
+	try := name
+	for n := 2; ; n++ {
+		s, err := Listen(dir, try)
+		var busy *Busy
+		if !errors.As(err, &busy) || n > 100 {
+			return s, try, err
+		}
+		try = fmt.Sprintf("%s-%d", name, n)
+	}
+}
+
+// Path is where the socket is.
+func (s *Server) Path() string { return s.path }
+
+// Serve answers until ctx ends, then closes and removes the socket.
+func (s *Server) Serve(ctx context.Context, src Source) error {
+	srv := &http.Server{
+		Handler:           handler(src),
+		ReadHeaderTimeout: 5 * time.Second,
+		WriteTimeout:      10 * time.Second,
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    16 << 10,
+	}
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(netutil.LimitListener(s.ln, limitConns)) }()
+	var err error
+	select {
+	case <-ctx.Done():
+		_ = srv.Close()
+		<-done
+	case err = <-done:
+	}
+	return errors.Join(err, s.Close())
+}
+
+// Close removes the socket, unless another host has replaced it. Serve calls it.
+func (s *Server) Close() error {
+	_ = s.ln.Close()
+	unlock, err := lock(filepath.Dir(s.path))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if now, err := os.Lstat(s.path); err == nil && os.SameFile(now, s.mine) {
+		return os.Remove(s.path)
+	}
+	return nil
+}
+
+func handler(src Source) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/ports", func(w http.ResponseWriter, _ *http.Request) {
+		ports := src.Ports()
+		if ports == nil {
+			ports = []porthole.PortStatus{}
+		}
+		answer(w, http.StatusOK, ports)
+	})
+	mux.HandleFunc("GET /v1/health", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, http.StatusOK, src.Health())
+	})
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/v1/ports", "/v1/health":
+			w.Header().Set("Allow", "GET, HEAD")
+			answer(w, http.StatusMethodNotAllowed, failure{r.Method + " is not allowed on " + r.URL.Path})
+		default:
+			answer(w, http.StatusNotFound, failure{"no such path; there are /v1/ports and /v1/health"})
+		}
+	})
+	return mux
+}
+
+// failure is the body of every answer that is not 200.
+type failure struct {
+	Error string `json:"error"`
+}
+
+func answer(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v) // the client went away: nothing to tell it
+}
