@@ -1,0 +1,18 @@
+// Package demux owns the port table: for each TCP and UDP port a bounded queue,
+// its counters and its limits, and for what belongs to no port a few lanes that
+// are queues like any other. It decides each packet's verdict before the TCP/IP
+// stack sees it, so that a flood on one port fills that port's queue and dies there.
+//
+// A packet's way through this package, downward through its files:
+//
+//	ingress.go   the reader's batch: parse, verdict, find the line, push runs
+//	verdict.go   addresses and checksums: what may not pass at all
+//	table.go     the lines: one per port, 64 bytes without a pointer, the queue's head
+//	queue.go     push, pop, limits, under the line's own mutex
+//	runq.go      ports that hold packets, served in turn (deficit round robin)
+//	pool.go      the packets themselves: slots, by handle
+//	fate.go      what became of each packet; snapshot.go: the ledger
+//	log.go       the event log
+//
+// Law: arrived = sum of fates + still queued, at every snapshot.
+package demux

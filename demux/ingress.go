@@ -1,0 +1,308 @@
+package demux
+
+import (
+	"encoding/binary"
+	"sync"
+
+	"porthole/demux/packet"
+)
+
+// BatchSize is the most frames one Deliver takes.
+const BatchSize = 64
+
+// inlineMax is the most packets of one port that the reader serves itself in one
+// batch, so that one busy port cannot keep it from the others.
+const inlineMax = 16
+
+// Ingress is where one reader's frames come in. The reader fills the room of free
+// slots, says with Put how each was filled, and calls Deliver: all frames are
+// classified first, then the lines are touched, then runs of one port are pushed
+// under one lock. It never waits: what finds no place has a fate. One goroutine
+// owns it; mu is only contended by a snapshot of the whole host.
+type Ingress struct {
+	t        *Table
+	kind     Kind
+	ethernet bool
+	hw       [6]byte
+
+	inject  sync.Mutex // held by Inject, which shares an ingress among goroutines
+	mu      sync.Mutex
+	arrived uint64 // frames; guarded by mu
+
+	slots  [BatchSize]uint32 // the batch: handles of filled or free slots
+	line   [BatchSize]Port
+	fate   [BatchSize]Fate
+	spare  [2 * BatchSize]uint32 // free handles to replace slots that were queued
+	spareN int
+
+	ready        [BatchSize]uint32 // lines to put into the run queue
+	wakes        [BatchSize]*cold  // sockets to wake
+	runs         [BatchSize]Run    // to serve inline
+	nr, nw, nrun int
+}
+
+// NewIngress makes an entrance for a device's reader. With hw not nil frames are
+// Ethernet and those to other link addresses are not for us.
+func (t *Table) NewIngress(hw []byte) *Ingress {
+	in := t.newIngress(FromDevice)
+	if len(hw) == 6 {
+		in.ethernet, in.hw = true, [6]byte(hw)
+	}
+	return in
+}
+
+func (t *Table) newIngress(kind Kind) *Ingress {
+	in := &Ingress{t: t, kind: kind}
+	t.mu.Lock()
+	t.ingresses = append(t.ingresses, in)
+	t.mu.Unlock()
+	n := t.pool.take(in.slots[:])
+	if n < BatchSize {
+		panic("demux: packet pool smaller than one batch per reader")
+	}
+	return in
+}
+
+// Room is where the first bytes of the batch's frame i go: HeadSize bytes.
+func (in *Ingress) Room(i int) []byte { return in.t.pool.room(in.slots[i]) }
+
+// Put says that frame i of the batch has n bytes in its room and the rest in tail.
+func (in *Ingress) Put(i, n int, tail Tail, off Offload) {
+	h := in.slots[i]
+	s := in.t.pool.slot(h)
+	s.headLen, s.off, s.kind = uint16(n), off, in.kind
+	if tail.Bytes != nil {
+		in.t.pool.tailBytes.Add(int64(cap(tail.Bytes)))
+		*in.t.pool.tail(h) = tail
+	}
+}
+
+// Deliver classifies the first n frames of the batch and queues them. It returns
+// the runs that the reader shall serve itself, now, with ServeRun; they are valid
+// until the next Deliver.
+func (in *Ingress) Deliver(n int) []Run {
+	t := in.t
+	var now int64
+	if t.now != nil {
+		now = t.now()
+	}
+	in.mu.Lock()
+	in.arrived += uint64(n)
+	in.spareN += t.pool.take(in.spare[in.spareN:min(in.spareN+n, len(in.spare))])
+	in.nr, in.nw, in.nrun = 0, 0, 0
+
+	a := t.addrs.Load()
+	for i := range n {
+		in.line[i], in.fate[i] = in.classify(i, a, now)
+	}
+	// A loop of nothing but loads: the misses of many ports overlap.
+	for i := range n {
+		if p := in.line[i]; p < laneBase {
+			l := &t.lines[p]
+			if l.state.Load()&bound == 0 {
+				l.closed.Add(1)
+				in.line[i] = LaneClosed
+			}
+		}
+	}
+	scarce := t.pool.scarce()
+	for i := 0; i < n; {
+		j := i + 1
+		for j < n && in.line[j] == in.line[i] {
+			j++
+		}
+		if in.line[i] == LaneHost {
+			in.count(i, j)
+		} else {
+			in.push(in.line[i], i, j, scarce)
+		}
+		i = j
+	}
+	in.mu.Unlock()
+
+	if in.nr > 0 {
+		t.rq.add(in.ready[:in.nr]...)
+	}
+	for _, co := range in.wakes[:in.nw] {
+		co.signal()
+	}
+	return in.runs[:in.nrun]
+}
+
+// classify parses frame i and finds its line.
+func (in *Ingress) classify(i int, a *Addrs, now int64) (Port, Fate) {
+	p := in.t.pool
+	h := in.slots[i]
+	s := p.slot(h)
+	s.at, s.l2 = now, 0
+	head, tail := p.room(h)[:s.headLen], p.tail(h).Bytes
+	if in.ethernet {
+		line, fate := in.link(head)
+		if fate != NoFate || line == LaneLink {
+			s.info = packet.Info{}
+			s.charge = Overhead + uint32(len(head)+len(tail))
+			return line, fate
+		}
+		s.l2 = 14
+		head = head[14:]
+	}
+	info, problem := packet.Parse(head, len(head)+len(tail))
+	if problem != packet.None {
+		return LaneHost, Malformed
+	}
+	s.info = info
+	s.charge = Overhead + info.Length
+	if info.Kind == packet.UDP {
+		s.charge = Overhead + uint32(s.info.PayloadLen())
+	}
+	return in.t.lineOf(&s.info, head, tail, &s.off, in.kind, a)
+}
+
+// link judges an Ethernet header. ARP goes to the link lane; IP is told by a
+// LaneHost without a fate.
+func (in *Ingress) link(b []byte) (Port, Fate) {
+	if len(b) < 14 {
+		return LaneHost, Malformed
+	}
+	if b[0]&1 == 0 && [6]byte(b[:6]) != in.hw {
+		return LaneHost, NotForUs
+	}
+	if [6]byte(b[6:12]) == in.hw || b[6]&1 != 0 {
+		return LaneHost, Martian
+	}
+	switch binary.BigEndian.Uint16(b[12:]) {
+	case 0x0800, 0x86dd:
+		return LaneHost, NoFate
+	case 0x0806:
+		return LaneLink, NoFate
+	}
+	return LaneHost, UnknownProto
+}
+
+// count gives frames i to j the fates they have already.
+func (in *Ingress) count(i, j int) {
+	l, co := &in.t.lines[LaneHost], in.t.cold[LaneHost].Load()
+	l.mu.Lock()
+	l.arrived += uint64(j - i)
+	co.kinds[in.kind] += uint64(j - i)
+	for ; i < j; i++ {
+		co.fates[in.fate[i]]++
+		in.t.pool.dropTail(in.slots[i])
+	}
+	l.mu.Unlock()
+}
+
+// push queues frames i to j, all of one line.
+func (in *Ingress) push(p Port, i, j int, scarce bool) {
+	t := in.t
+	l := &t.lines[p]
+	l.mu.Lock()
+	st := l.state.Load()
+	if st&bound == 0 { // released since it was looked up
+		l.mu.Unlock()
+		l.closed.Add(uint64(j - i))
+		in.push(LaneClosed, i, j, scarce)
+		return
+	}
+	l.arrived += uint64(j - i)
+	if in.kind != FromDevice {
+		t.cold[p].Load().kinds[in.kind] += uint64(j - i)
+	}
+	if st&inline != 0 && st&(serving|ready) == 0 && in.kind == FromDevice {
+		r := Run{Port: p}
+		var last *slot
+		for ; i < j && r.n < inlineMax && in.spareN > 0; i++ {
+			h := in.use(i)
+			s := t.pool.slot(h)
+			s.next = 0
+			if last == nil {
+				r.first = h
+			} else {
+				last.next = h
+			}
+			last = s
+			r.n++
+		}
+		if r.n > 0 {
+			l.held += uint32(r.n)
+			st |= serving
+			l.state.Store(st)
+			in.runs[in.nrun] = r
+			in.nrun++
+		}
+	}
+	for ; i < j; i++ {
+		s := t.pool.slot(in.slots[i])
+		switch {
+		case !l.admit(s.charge):
+			in.refuse(p, l, i, QueueFull)
+		case in.spareN == 0 || scarce && l.n >= 64:
+			in.refuse(p, l, i, NoBuffer)
+		default:
+			l.pushLocked(t.pool, in.use(i), s)
+		}
+	}
+	st = l.state.Load()
+	if st&socket != 0 {
+		if st&waiting != 0 && l.n > 0 {
+			l.state.Store(st &^ waiting)
+			in.wakes[in.nw] = t.cold[p].Load()
+			in.nw++
+		}
+	} else if st&(serving|ready) == 0 && l.n > 0 {
+		l.state.Store(st | ready)
+		in.ready[in.nr] = uint32(p)
+		in.nr++
+	}
+	l.mu.Unlock()
+}
+
+// use takes frame i's slot out of the batch and puts a spare one in its place.
+func (in *Ingress) use(i int) uint32 {
+	h := in.slots[i]
+	in.spareN--
+	in.slots[i] = in.spare[in.spareN]
+	return h
+}
+
+// refuse gives frame i a dropping fate; its slot stays with the batch.
+func (in *Ingress) refuse(p Port, l *line, i int, f Fate) {
+	in.t.cold[p].Load().fates[f]++
+	in.t.pool.dropTail(in.slots[i])
+	if st := l.state.Load(); st&full == 0 {
+		l.state.Store(st | full)
+		in.t.log.Add(Event{Type: QueueFilled, Port: p, Fate: f, Count: uint64(l.n)})
+	}
+}
+
+// Inject brings in one packet that no device reader read: reassembled by the
+// stack, or sent by the host to itself. The pieces are copied. It may be called
+// from any goroutine that holds no lock of this package.
+func (t *Table) Inject(kind Kind, off Offload, pieces ...[]byte) {
+	in := t.injectors[kind]
+	in.inject.Lock()
+	defer in.inject.Unlock()
+	room := in.Room(0)
+	n := 0
+	var tail []byte
+	for _, b := range pieces {
+		k := copy(room[n:], b)
+		n += k
+		tail = append(tail, b[k:]...)
+	}
+	in.Put(0, n, Tail{Bytes: tail}, off)
+	in.Deliver(1)
+}
+
+// Close gives the batch's slots back. The reader has ended.
+func (in *Ingress) Close() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for _, h := range in.slots {
+		in.t.pool.give(h, h, 1)
+	}
+	for _, h := range in.spare[:in.spareN] {
+		in.t.pool.give(h, h, 1)
+	}
+	in.spareN = 0
+}

@@ -1,0 +1,77 @@
+package demux
+
+import (
+	"net/netip"
+
+	"porthole/demux/packet"
+)
+
+// Packet is one packet in somebody's hands: a worker's while it serves a run, a
+// socket owner's from Pop to Free. It is not valid after that.
+type Packet struct {
+	h    uint32
+	s    *slot
+	head []byte // of the IP packet on; the link header, if any, lies before it
+	tail *Tail
+}
+
+func (t *Table) packet(h uint32, s *slot) Packet {
+	return Packet{h, s, t.pool.room(h)[:s.headLen], t.pool.tail(h)}
+}
+
+// Info is what the headers say; zero for ARP.
+func (p Packet) Info() *packet.Info { return &p.s.info }
+
+// Kind says how the packet came.
+func (p Packet) Kind() Kind { return p.s.kind }
+
+// Offload is what the device left undone.
+func (p Packet) Offload() Offload { return p.s.off }
+
+// Frame is the whole frame's first part, with the link header, and Rest the rest.
+func (p Packet) Frame() []byte { return p.head }
+
+// Rest is what did not fit the first part.
+func (p Packet) Rest() []byte { return p.tail.Bytes }
+
+// LinkLen is the length of the link header before the IP header.
+func (p Packet) LinkLen() int { return int(p.s.l2) }
+
+// IP is the packet from its IP header on, without Rest.
+func (p Packet) IP() []byte { return p.head[p.s.l2:] }
+
+// TakeTail hands the rest's buffer over to the caller.
+func (p Packet) TakeTail(t *Table) Tail {
+	tail := *p.tail
+	if tail.Bytes != nil {
+		t.pool.tailBytes.Add(-int64(cap(tail.Bytes)))
+		*p.tail = Tail{}
+	}
+	return tail
+}
+
+// From and To are the addresses and ports of a TCP or UDP packet.
+func (p Packet) From() netip.AddrPort {
+	return netip.AddrPortFrom(p.s.info.Src(p.IP()), p.s.info.SrcPort)
+}
+
+// To is the destination.
+func (p Packet) To() netip.AddrPort {
+	return netip.AddrPortFrom(p.s.info.Dst(p.IP()), p.s.info.DstPort)
+}
+
+// CopyPayload copies what follows the transport header into b and returns how
+// much was copied and how long the payload is.
+func (p Packet) CopyPayload(b []byte) (n, size int) {
+	i := &p.s.info
+	size = i.PayloadLen()
+	ip := p.IP()
+	if end := int(i.Length); end < len(ip) {
+		ip = ip[:end]
+	}
+	n = copy(b, ip[min(int(i.Payload), len(ip)):])
+	if left := size - n; left > 0 && n < len(b) {
+		n += copy(b[n:], p.tail.Bytes[:min(left, len(p.tail.Bytes))])
+	}
+	return n, size
+}

@@ -1,0 +1,171 @@
+package demux
+
+import "sync"
+
+// runq holds the ports that have packets for workers, each at most once, in the
+// order in which they became ready. Workers take one port at a time, serve a
+// quantum of it, and put it back at the end: deficit round robin, one server per
+// port. 65,536 bound ports cost no goroutine.
+type runq struct {
+	mu     sync.Mutex
+	wake   sync.Cond
+	next   []uint32 // per line: the following line's index + 1
+	head   uint32   // index + 1
+	tail   uint32
+	idle   int // workers that wait
+	closed bool
+}
+
+// quantum is what a port may have served in one turn; minCost is the least that
+// one packet is charged for its turn, since a small packet costs the stack about
+// as much work as a few KiB.
+const (
+	quantum = 64 << 10
+	minCost = 4 << 10
+)
+
+func (q *runq) init(lines int) {
+	q.wake.L = &q.mu
+	q.next = make([]uint32, lines)
+}
+
+// add appends ports and wakes as many workers as there is new work for.
+func (q *runq) add(lines ...uint32) {
+	q.mu.Lock()
+	for _, i := range lines {
+		q.next[i] = 0
+		if q.tail == 0 {
+			q.head = i + 1
+		} else {
+			q.next[q.tail-1] = i + 1
+		}
+		q.tail = i + 1
+	}
+	n := min(q.idle, len(lines))
+	q.mu.Unlock()
+	for ; n > 0; n-- {
+		q.wake.Signal()
+	}
+}
+
+// take waits for a port; ok is false after close.
+func (q *runq) take() (line uint32, ok bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for q.head == 0 && !q.closed {
+		q.idle++
+		q.wake.Wait()
+		q.idle--
+	}
+	if q.closed {
+		return 0, false
+	}
+	line = q.head - 1
+	q.head = q.next[line]
+	if q.head == 0 {
+		q.tail = 0
+	}
+	return line, true
+}
+
+func (q *runq) close() {
+	q.mu.Lock()
+	q.closed = true
+	q.mu.Unlock()
+	q.wake.Broadcast()
+}
+
+// Run is a chain of packets of one port, taken out to be served. They count as
+// queued until Finish.
+type Run struct {
+	Port  Port
+	first uint32
+	n     int
+}
+
+// Work serves ports until StopWork: the body of one worker goroutine. serve gives
+// each packet its fate; it may wait for the device, nothing else.
+func (t *Table) Work(serve func(Port, Packet) Fate) {
+	for {
+		i, ok := t.rq.take()
+		if !ok {
+			return
+		}
+		if r, ok := t.takeRun(i); ok {
+			t.ServeRun(r, serve)
+		}
+	}
+}
+
+// StopWork makes every Work return after the run it serves.
+func (t *Table) StopWork() { t.rq.close() }
+
+// takeRun takes a port's next quantum. The port was in the run queue.
+func (t *Table) takeRun(i uint32) (Run, bool) {
+	l := &t.lines[i]
+	co := t.cold[i].Load()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	st := l.state.Load() &^ ready
+	if l.n == 0 { // released meanwhile
+		l.state.Store(st)
+		return Run{}, false
+	}
+	co.high = max(co.high, l.n)
+	co.deficit += quantum
+	r := Run{Port: Port(i), first: l.head}
+	for l.n > 0 {
+		cost := min(max(int(t.pool.slot(l.head).charge), minCost), quantum)
+		if cost > co.deficit {
+			break
+		}
+		co.deficit -= cost
+		l.popLocked(t.pool)
+		r.n++
+	}
+	if l.n == 0 {
+		co.deficit = 0
+	}
+	l.held += uint32(r.n)
+	if l.n < l.maxN && l.bytes < l.maxBytes {
+		st &^= full
+	}
+	l.state.Store(st | serving)
+	return r, true
+}
+
+// ServeRun serves the packets of a run in order, counts their fates, frees them,
+// and puts the port back into the run queue if more came meanwhile.
+func (t *Table) ServeRun(r Run, serve func(Port, Packet) Fate) {
+	var counts [NumFates]uint32
+	last := r.first
+	for h, i := r.first, 0; i < r.n; i++ {
+		s := t.pool.slot(h)
+		counts[serve(r.Port, t.packet(h, s))]++
+		t.pool.dropTail(h)
+		last, h = h, s.next
+	}
+	l, co := &t.lines[r.Port], t.cold[r.Port].Load()
+	l.mu.Lock()
+	l.held -= uint32(r.n)
+	for f, n := range counts {
+		if n != 0 {
+			if Fate(f) == ToStack {
+				l.passed += uint64(n)
+			} else {
+				co.fates[f] += uint64(n)
+			}
+		}
+	}
+	st := l.state.Load() &^ serving
+	again := l.n > 0 && st&ready == 0
+	if again {
+		st |= ready
+	}
+	l.state.Store(st)
+	l.mu.Unlock()
+	t.pool.give(r.first, last, r.n)
+	if again {
+		t.rq.add(uint32(r.Port))
+	}
+}

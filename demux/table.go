@@ -1,0 +1,292 @@
+package demux
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+)
+
+// line is one port: the head of its queue, its limits and its commonest counters
+// in one cache line without a pointer, so that 65,536 ports cost a packet one
+// memory access and the garbage collector nothing. What is rarer is in cold.
+type line struct {
+	mu sync.Mutex // guards all below but state's reads and closed
+
+	head, tail uint32 // chain of queued packets
+	n          uint32 // packets queued
+	bytes      uint32 // charged bytes queued
+	maxN       uint32 // limit of n
+	maxBytes   uint32 // limit of bytes
+	state      atomic.Uint32
+	held       uint32 // taken by a worker, fate still open
+	arrived    uint64 // while bound
+	passed     uint64 // fate to-stack (TCP, lanes) or to-service (UDP)
+
+	closed atomic.Uint64 // arrived while nobody had the port; their fates are the closed lane's
+}
+
+// Bits of line.state. They change under mu and are read without it.
+const (
+	bound   uint32 = 1 << iota // somebody has the port
+	socket                     // its owner pops the queue itself (UDP); else workers serve it
+	inline                     // the reader may serve it while it is empty
+	serving                    // a worker or the reader serves it now
+	ready                      // it stands in the run queue
+	waiting                    // its owner waits for a packet
+	full                       // it has refused a packet since it last had room
+)
+
+// cold is what a line needs seldom. It is made at the first Bind and stays, so
+// that counters outlive their owner.
+type cold struct {
+	fates   [NumFates]uint64 // but for the line's passed
+	kinds   [NumKinds]uint64 // arrivals but for FromDevice
+	high    uint32           // most packets queued at once
+	deficit int              // of the round robin, bytes
+	owner   string
+	wake    chan struct{} // one token: look at the queue again
+}
+
+// Limits bound one queue. A packet is refused when it would cross either.
+type Limits struct {
+	Packets int // at most
+	Bytes   int // of charge: payload (UDP) or packet plus Overhead each
+}
+
+// Overhead is charged for each packet beside its bytes, as the kernel charges an
+// skb: without it, empty datagrams would be free (Linux: SKB_TRUESIZE(0) is 576).
+const Overhead = 576
+
+// Default limits. UDP's bytes are Linux's net.core.rmem_default.
+var (
+	DefaultTCP  = Limits{Packets: 1024, Bytes: 4 << 20}
+	DefaultUDP  = Limits{Packets: 1024, Bytes: 212992}
+	DefaultLane = Limits{Packets: 512, Bytes: 1 << 20}
+)
+
+// Config is how an owner binds a port.
+type Config struct {
+	Owner  string
+	Limits Limits // zero fields take the protocol's default
+	// Socket says that the owner takes packets out itself, with Pop; otherwise
+	// workers serve the port.
+	Socket bool
+}
+
+// ErrReleased is returned to whoever uses a port that it no longer owns.
+var ErrReleased = errors.New("port released")
+
+// BoundError is returned by Bind when somebody has the port.
+type BoundError struct {
+	Port  Port
+	Owner string
+}
+
+func (e *BoundError) Error() string {
+	return fmt.Sprintf("bind %v: already in use by %s", e.Port, e.Owner)
+}
+
+// Options size a Table. Zero fields take defaults.
+type Options struct {
+	// Packets bounds all packets of the host at once (32,768: 64 MiB when all
+	// are in use). TailBytes bounds what super-packets hold beside (64 MiB).
+	Packets   int
+	TailBytes int64
+	// Now gives the time in ns, read once a batch; nil keeps no times.
+	Now func() int64
+	// Events sizes the event log (4,096).
+	Events int
+}
+
+// Table is the port table of one host. It owns every queue, packet and counter;
+// others get values.
+type Table struct {
+	lines []line
+	cold  []atomic.Pointer[cold]
+	pool  *pool
+	rq    runq
+	log   *Log
+	addrs atomic.Pointer[Addrs]
+	made  []atomic.Uint64 // bitmap of the lines that have a cold record
+	now   func() int64
+
+	mu        sync.Mutex // guards ingresses, not the hot path
+	ingresses []*Ingress
+	injectors [NumKinds]*Ingress // for what no reader read
+}
+
+// New makes a table in which no port is bound.
+func New(o Options) *Table {
+	if o.Packets <= 0 {
+		o.Packets = 32768
+	}
+	if o.TailBytes <= 0 {
+		o.TailBytes = 64 << 20
+	}
+	if o.Events <= 0 {
+		o.Events = 4096
+	}
+	t := &Table{
+		lines: make([]line, numLines),
+		cold:  make([]atomic.Pointer[cold], numLines),
+		made:  make([]atomic.Uint64, (numLines+63)/64),
+		pool:  newPool(o.Packets, o.TailBytes),
+		log:   NewLog(o.Events),
+		now:   o.Now,
+	}
+	t.rq.init(int(numLines))
+	t.addrs.Store(&Addrs{})
+	for p := LaneClosed; p < numLines; p++ {
+		if err := t.Bind(p, Config{Owner: "porthole", Limits: DefaultLane}); err != nil {
+			panic(err) // a fresh table has no owner
+		}
+	}
+	for k := Reassembled; k < numKinds; k++ {
+		t.injectors[k] = t.newIngress(k)
+	}
+	return t
+}
+
+// Log is the event log.
+func (t *Table) Log() *Log { return t.log }
+
+// SetAddrs says what addresses are the host's; it may change while packets pass.
+func (t *Table) SetAddrs(a *Addrs) { t.addrs.Store(a) }
+
+func (p Port) defaultLimits() Limits {
+	switch {
+	case p.IsTCP():
+		return DefaultTCP
+	case p.IsUDP():
+		return DefaultUDP
+	}
+	return DefaultLane
+}
+
+// Bind gives the port to an owner. Port number 0 cannot be bound.
+func (t *Table) Bind(p Port, c Config) error {
+	if p >= numLines || !p.IsLane() && p.Number() == 0 {
+		return fmt.Errorf("bind %v: no such port", p)
+	}
+	l := &t.lines[p]
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.state.Load()&bound != 0 {
+		return &BoundError{p, t.cold[p].Load().owner}
+	}
+	co := t.cold[p].Load()
+	if co == nil {
+		co = &cold{wake: make(chan struct{}, 1)}
+		t.cold[p].Store(co)
+		t.made[p/64].Or(1 << (p % 64))
+	}
+	co.owner, co.deficit = c.Owner, 0
+	t.limitLocked(l, p, c.Limits)
+	st := bound
+	if c.Socket {
+		st |= socket
+	}
+	// A worker may still hold packets of the last owner: it keeps its bits.
+	l.state.Store(st | l.state.Load()&(serving|ready))
+	t.log.Add(Event{Type: PortBound, Port: p, Who: c.Owner})
+	return nil
+}
+
+func (t *Table) limitLocked(l *line, p Port, lim Limits) {
+	def := p.defaultLimits()
+	if lim.Packets <= 0 {
+		lim.Packets = def.Packets
+	}
+	if lim.Bytes <= 0 {
+		lim.Bytes = def.Bytes
+	}
+	l.maxN, l.maxBytes = uint32(min(lim.Packets, 1<<31)), uint32(min(lim.Bytes, 1<<31))
+}
+
+// SetOwner renames the owner of a bound port: it was left lingering by the last one.
+func (t *Table) SetOwner(p Port, owner string) {
+	l := &t.lines[p]
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if co := t.cold[p].Load(); co != nil {
+		co.owner = owner
+	}
+}
+
+// SetLimits resizes a queue while packets are in it. Nothing queued is thrown
+// away: a smaller limit only stops admission until enough has been taken out.
+func (t *Table) SetLimits(p Port, lim Limits) error {
+	l := &t.lines[p]
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.state.Load()&bound == 0 {
+		return fmt.Errorf("set limits of %v: not bound", p)
+	}
+	t.limitLocked(l, p, lim)
+	t.log.Add(Event{Type: LimitsSet, Port: p, Count: uint64(l.maxN)})
+	return nil
+}
+
+// SetInline says whether the reader may serve the port itself while its queue is
+// empty: only for ports where serving never writes to the device at once.
+func (t *Table) SetInline(p Port, on bool) {
+	l := &t.lines[p]
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if on {
+		l.state.Store(l.state.Load() | inline)
+	} else {
+		l.state.Store(l.state.Load() &^ inline)
+	}
+}
+
+// Bound says who has the port.
+func (t *Table) Bound(p Port) (owner string, ok bool) {
+	l := &t.lines[p]
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.state.Load()&bound == 0 {
+		return "", false
+	}
+	return t.cold[p].Load().owner, true
+}
+
+// Release takes the port from its owner: what is queued gets the fate
+// port-released, a waiting Pop returns ErrReleased.
+func (t *Table) Release(p Port) { t.release(p, PortReleased) }
+
+func (t *Table) release(p Port, fate Fate) {
+	l := &t.lines[p]
+	l.mu.Lock()
+	if l.state.Load()&bound == 0 {
+		l.mu.Unlock()
+		return
+	}
+	co := t.cold[p].Load()
+	first, last, n := l.head, l.tail, l.n
+	co.high = max(co.high, n)
+	l.head, l.tail, l.n, l.bytes = 0, 0, 0, 0
+	co.fates[fate] += uint64(n)
+	l.state.Store(l.state.Load() & (serving | ready))
+	l.mu.Unlock()
+	t.freeChain(first, last, int(n))
+	co.signal()
+	t.log.Add(Event{Type: PortUnbound, Port: p, Who: co.owner, Count: uint64(n)})
+}
+
+func (c *cold) signal() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// freeChain gives n packets back with their tails.
+func (t *Table) freeChain(first, last uint32, n int) {
+	for h, i := first, 0; i < n; i++ {
+		t.pool.dropTail(h)
+		h = t.pool.slot(h).next
+	}
+	t.pool.give(first, last, n)
+}

@@ -1,0 +1,152 @@
+package demux
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"porthole/demux/packet"
+)
+
+// Addrs are the host's addresses in the form that a verdict needs: few, compared
+// one by one. It is never changed after it is made.
+type Addrs struct {
+	own4  []own4
+	own6  [][16]byte
+	group [][16]byte // IPv6 groups: all nodes, solicited node of each address
+}
+
+type own4 struct {
+	addr      uint32
+	broadcast uint32 // of its prefix; 0 when the prefix has none
+}
+
+// NewAddrs takes the host's addresses with their prefixes.
+func NewAddrs(prefixes ...netip.Prefix) *Addrs {
+	a := &Addrs{}
+	for _, p := range prefixes {
+		if !p.IsValid() {
+			continue
+		}
+		if ip := p.Addr(); ip.Is4() {
+			b := ip.As4()
+			o := own4{addr: binary.BigEndian.Uint32(b[:])}
+			if p.Bits() < 31 {
+				o.broadcast = o.addr | (1<<(32-p.Bits()) - 1)
+			}
+			a.own4 = append(a.own4, o)
+		} else {
+			b := ip.As16()
+			a.own6 = append(a.own6, b)
+			a.group = append(a.group, [16]byte{0: 0xff, 1: 0x02, 11: 1, 12: 0xff, 13: b[13], 14: b[14], 15: b[15]})
+		}
+	}
+	a.group = append(a.group,
+		[16]byte{0: 0xff, 1: 1, 15: 1}, [16]byte{0: 0xff, 1: 2, 15: 1}) // all nodes (RFC 4291, 2.7.1)
+	return a
+}
+
+// judge looks at both addresses of a packet: NoFate means that it may pass, and
+// then group says that it is not addressed to the host alone. own is true for the
+// host's own traffic to itself.
+func (a *Addrs) judge(i *packet.Info, ip []byte, own bool) (f Fate, group bool) {
+	if i.Version == 4 {
+		return a.judge4(binary.BigEndian.Uint32(ip[12:]), binary.BigEndian.Uint32(ip[16:]), own)
+	}
+	return a.judge6(i, (*[16]byte)(ip[8:]), (*[16]byte)(ip[24:]), own)
+}
+
+func (a *Addrs) judge4(src, dst uint32, own bool) (f Fate, group bool) {
+	forUs := false
+	for _, o := range a.own4 {
+		if dst == o.addr {
+			forUs = true
+		} else if dst == o.broadcast && dst != 0 {
+			forUs, group = true, true
+		}
+		if src == o.addr && !own || src == o.broadcast && src != 0 {
+			return Martian, false
+		}
+	}
+	if dst == 0xffffffff {
+		forUs, group = true, true
+	}
+	// RFC 1122, 3.2.1.3: none of these may be a source, but 0.0.0.0 of a host that
+	// does not know its address yet, which it can only broadcast from.
+	if src == 0 {
+		if dst != 0xffffffff {
+			return Martian, false
+		}
+	} else if src>>24 == 0 || src>>24 == 127 && !own || src>>28 == 14 || src == 0xffffffff {
+		return Martian, false
+	}
+	if !forUs {
+		return NotForUs, false
+	}
+	return NoFate, group
+}
+
+func (a *Addrs) judge6(i *packet.Info, src, dst *[16]byte, own bool) (f Fate, group bool) {
+	if src[0] == 0xff || *src == [16]byte{15: 1} && !own || *(*[12]byte)(src[:]) == [12]byte{10: 0xff, 11: 0xff} {
+		return Martian, false // multicast, loopback, IPv4-mapped
+	}
+	if *src == [16]byte{} && i.Kind != packet.Link && i.Kind != packet.ICMP {
+		return Martian, false // unspecified: for duplicate address detection and MLD alone
+	}
+	if !own {
+		for k := range a.own6 {
+			if *src == a.own6[k] {
+				return Martian, false
+			}
+		}
+	}
+	for k := range a.own6 {
+		if *dst == a.own6[k] {
+			return NoFate, false
+		}
+	}
+	if dst[0] == 0xff {
+		for k := range a.group {
+			if *dst == a.group[k] {
+				return NoFate, true
+			}
+		}
+	}
+	return NotForUs, false
+}
+
+// lineOf finds where a packet that parsed belongs: a line, or a fate at once.
+func (t *Table) lineOf(i *packet.Info, ip, tail []byte, off *Offload, kind Kind, a *Addrs) (Port, Fate) {
+	f, group := a.judge(i, ip, kind == SelfTest)
+	if f != NoFate {
+		return LaneHost, f
+	}
+	if !packet.VerifyHeader(i, ip) {
+		return LaneHost, BadChecksum
+	}
+	if off.Flags == 0 && !packet.VerifyTransport(i, ip, tail) {
+		return LaneHost, BadChecksum
+	}
+	switch i.Kind {
+	case packet.TCP:
+		if group { // RFC 9293, 3.9.2.3: never to a broadcast or multicast address
+			return LaneHost, NotForUs
+		}
+		return TCPPort(i.DstPort), NoFate
+	case packet.UDP:
+		if group && (i.Version == 6 || t.lines[UDPPort(i.DstPort)].state.Load()&bound == 0) {
+			return LaneHost, NotForUs // RFC 1122, 3.2.2: no ICMP error for a broadcast
+		}
+		return UDPPort(i.DstPort), NoFate
+	case packet.Link:
+		return LaneLink, NoFate
+	case packet.Fragment:
+		if group && i.Version == 6 {
+			return LaneHost, NotForUs
+		}
+	default:
+		if group && i.Version == 4 { // echo to a broadcast address: RFC 1122, 3.2.2.6 allows silence
+			return LaneHost, NotForUs
+		}
+	}
+	return LaneICMP, NoFate
+}

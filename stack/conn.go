@@ -1,0 +1,250 @@
+package stack
+
+import (
+	"bytes"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/waiter"
+)
+
+// Conn is a TCP connection of the host. Unlike gonet's it gives the errors that
+// callers of net test for, and registers with netstack once, not once per wait.
+type Conn struct {
+	s     *Stack
+	ep    tcpip.Endpoint
+	wq    *waiter.Queue
+	entry waiter.Entry
+
+	local, remote *net.TCPAddr
+
+	rmu, wmu     sync.Mutex // one reader, one writer at a time
+	readable     chan struct{}
+	writable     chan struct{}
+	rdead, wdead deadline
+	closed       chan struct{}
+	closeOnce    sync.Once
+	port         uint16
+}
+
+var _ net.Conn = (*Conn)(nil)
+
+func newConn(s *Stack, ep tcpip.Endpoint, wq *waiter.Queue) *Conn {
+	c := &Conn{
+		s: s, ep: ep, wq: wq,
+		readable: make(chan struct{}, 1), writable: make(chan struct{}, 1),
+		closed: make(chan struct{}),
+	}
+	if a, err := ep.GetLocalAddress(); err == nil {
+		c.local = tcpAddr(a)
+		c.port = a.Port
+	}
+	if a, err := ep.GetRemoteAddress(); err == nil {
+		c.remote = tcpAddr(a)
+	}
+	c.entry.Init(c, waiter.EventIn|waiter.EventOut|waiter.EventErr|waiter.EventHUp|waiter.EventRdHUp)
+	wq.EventRegister(&c.entry)
+	return c
+}
+
+func tcpAddr(a tcpip.FullAddress) *net.TCPAddr {
+	return net.TCPAddrFromAddrPort(addrPort(a))
+}
+
+// NotifyEvent is netstack's call that something changed. It never waits.
+func (c *Conn) NotifyEvent(mask waiter.EventMask) {
+	if mask&^waiter.EventOut != 0 {
+		poke(c.readable)
+	}
+	if mask&^waiter.EventIn != 0 {
+		poke(c.writable)
+	}
+}
+
+func poke(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
+
+// Read implements net.Conn.
+func (c *Conn) Read(b []byte) (int, error) {
+	c.rmu.Lock()
+	defer c.rmu.Unlock()
+	if len(b) == 0 {
+		return 0, nil
+	}
+	for {
+		if isClosed(c.closed) {
+			return 0, c.err("read", net.ErrClosed)
+		}
+		if c.rdead.passed() {
+			return 0, c.err("read", errTimeout)
+		}
+		w := tcpip.SliceWriter(b)
+		res, err := c.ep.Read(&w, tcpip.ReadOptions{})
+		switch err.(type) {
+		case nil:
+			c.ep.ModerateRecvBuf(res.Count)
+			return res.Count, nil
+		case *tcpip.ErrClosedForReceive:
+			return 0, io.EOF
+		case *tcpip.ErrWouldBlock:
+		default:
+			return 0, c.err("read", errno(err))
+		}
+		select {
+		case <-c.readable:
+		case <-c.rdead.wait():
+		case <-c.closed:
+		}
+	}
+}
+
+// Write implements net.Conn.
+func (c *Conn) Write(b []byte) (n int, _ error) {
+	c.wmu.Lock()
+	defer c.wmu.Unlock()
+	var r bytes.Reader
+	for {
+		if isClosed(c.closed) {
+			return n, c.err("write", net.ErrClosed)
+		}
+		if c.wdead.passed() {
+			return n, c.err("write", errTimeout)
+		}
+		if n == len(b) {
+			return n, nil
+		}
+		r.Reset(b[n:])
+		k, err := c.ep.Write(&r, tcpip.WriteOptions{})
+		n += int(k)
+		switch err.(type) {
+		case nil:
+			continue
+		case *tcpip.ErrWouldBlock:
+		default:
+			return n, c.err("write", errno(err))
+		}
+		select {
+		case <-c.writable:
+		case <-c.wdead.wait():
+		case <-c.closed:
+		}
+	}
+}
+
+// Close implements net.Conn: what was written is still sent, then FIN; bytes that
+// came and were not read make it a RST, as in Linux.
+func (c *Conn) Close() error {
+	first := false
+	c.closeOnce.Do(func() {
+		first = true
+		close(c.closed)
+		c.wq.EventUnregister(&c.entry)
+		c.ep.Close()
+		c.s.reap.consider(c.port)
+	})
+	if !first {
+		return c.err("close", net.ErrClosed)
+	}
+	return nil
+}
+
+// CloseWrite sends FIN and keeps reading.
+func (c *Conn) CloseWrite() error {
+	if err := c.ep.Shutdown(tcpip.ShutdownWrite); err != nil {
+		return c.err("close", errno(err))
+	}
+	return nil
+}
+
+// CloseRead ends reading; what still comes is discarded.
+func (c *Conn) CloseRead() error {
+	if err := c.ep.Shutdown(tcpip.ShutdownRead); err != nil {
+		return c.err("close", errno(err))
+	}
+	return nil
+}
+
+// Abort ends the connection with a RST.
+func (c *Conn) Abort() {
+	if a, ok := c.ep.(interface{ Abort() }); ok {
+		a.Abort()
+	}
+	c.Close()
+}
+
+// SetLinger implements what net/http and others ask of a *net.TCPConn: 0 makes
+// Close send RST.
+func (c *Conn) SetLinger(sec int) error {
+	o := tcpip.LingerOption{Enabled: sec >= 0, Timeout: time.Duration(max(sec, 0)) * time.Second}
+	c.ep.SocketOptions().SetLinger(o)
+	return nil
+}
+
+// SetKeepAlive implements the method of *net.TCPConn.
+func (c *Conn) SetKeepAlive(on bool) error {
+	c.ep.SocketOptions().SetKeepAlive(on)
+	return nil
+}
+
+// SetKeepAlivePeriod implements the method of *net.TCPConn.
+func (c *Conn) SetKeepAlivePeriod(d time.Duration) error {
+	idle, interval := tcpip.KeepaliveIdleOption(d), tcpip.KeepaliveIntervalOption(d)
+	if err := c.ep.SetSockOpt(&idle); err != nil {
+		return c.err("set", errno(err))
+	}
+	if err := c.ep.SetSockOpt(&interval); err != nil {
+		return c.err("set", errno(err))
+	}
+	return nil
+}
+
+// SetNoDelay implements the method of *net.TCPConn. On by default, as in Go.
+func (c *Conn) SetNoDelay(on bool) error {
+	c.ep.SocketOptions().SetDelayOption(!on)
+	return nil
+}
+
+// LocalAddr and RemoteAddr give *net.TCPAddr.
+func (c *Conn) LocalAddr() net.Addr { return c.local }
+
+// RemoteAddr is the peer's address.
+func (c *Conn) RemoteAddr() net.Addr { return c.remote }
+
+// SetDeadline sets both deadlines.
+func (c *Conn) SetDeadline(t time.Time) error {
+	c.SetReadDeadline(t)
+	return c.SetWriteDeadline(t)
+}
+
+// SetReadDeadline implements net.Conn.
+func (c *Conn) SetReadDeadline(t time.Time) error {
+	if isClosed(c.closed) {
+		return c.err("set", net.ErrClosed)
+	}
+	c.rdead.set(t)
+	return nil
+}
+
+// SetWriteDeadline implements net.Conn.
+func (c *Conn) SetWriteDeadline(t time.Time) error {
+	if isClosed(c.closed) {
+		return c.err("set", net.ErrClosed)
+	}
+	c.wdead.set(t)
+	return nil
+}
+
+func (c *Conn) err(op string, err error) error {
+	return opError(op, "tcp", c.local, c.remote, err)
+}
+
+// Peer is the remote address as a value.
+func (c *Conn) Peer() netip.AddrPort { return c.remote.AddrPort() }

@@ -1,0 +1,210 @@
+package stack
+
+import (
+	"sync/atomic"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	netstack "gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"porthole/demux"
+	"porthole/tun"
+)
+
+// link is netstack's view of the device. What netstack writes goes out at once, on
+// the caller's goroutine, which may wait for the device: closing the device frees
+// it. A packet to the host itself goes back into demux as kind self-test. Nothing
+// is dropped unseen: what the device refuses is counted in Out.
+type link struct {
+	s   *Stack
+	up  atomic.Pointer[netstack.NetworkDispatcher]
+	out counters
+}
+
+// zeroOffload is a complete packet.
+// counters of the way out, in packets as handed to the device.
+var zeroOffload tun.Offload
+
+type counters struct {
+	sent, bytes, looped, refused, closed atomic.Uint64
+}
+
+// Out is what left the host.
+type Out struct {
+	Sent    uint64 // frames the device took; a super-packet counts once
+	Bytes   uint64 // of those
+	Looped  uint64 // packets of the host to itself
+	Refused uint64 // frames the device would not take (too long, interface down)
+	Closed  uint64 // frames written after the device was closed
+}
+
+// Out is a snapshot of what left the host.
+func (s *Stack) Out() Out {
+	c := &s.link.out
+	return Out{c.sent.Load(), c.bytes.Load(), c.looped.Load(), c.refused.Load(), c.closed.Load()}
+}
+
+func newLink(s *Stack) *link { return &link{s: s} }
+
+func (l *link) dispatcher() netstack.NetworkDispatcher {
+	if d := l.up.Load(); d != nil {
+		return *d
+	}
+	return nil
+}
+
+// WritePackets implements netstack's LinkWriter. The packets are only valid
+// during the call.
+func (l *link) WritePackets(pkts netstack.PacketBufferList) (int, tcpip.Error) {
+	n := 0
+	for _, pkt := range pkts.AsSlice() {
+		if err := l.write(pkt.AsSlices(), offload(pkt)); err != nil {
+			return n, err
+		}
+		n++
+	}
+	return n, nil
+}
+
+// offload says what netstack left to the device: with host GSO its data segments
+// carry a partial checksum and may be longer than the MTU; all else is complete.
+func offload(pkt *netstack.PacketBuffer) (o tun.Offload) {
+	g := &pkt.GSOOptions
+	if g.Type == netstack.GSONone {
+		return o
+	}
+	if g.NeedsCsum {
+		o.Flags = tun.NeedsCsum
+		o.CsumStart = uint16(len(pkt.LinkHeader().Slice())) + g.L3HdrLen
+		o.CsumOffset = g.CsumOffset
+	}
+	if g.MSS != 0 && pkt.Data().Size() > int(g.MSS) {
+		o.GSO, o.SegSize, o.HdrLen = tun.GSOTCP4, g.MSS, uint16(pkt.HeaderSize())
+		if g.Type == netstack.GSOTCPv6 {
+			o.GSO = tun.GSOTCP6
+		}
+	}
+	return o
+}
+
+// write sends one frame in pieces to the device, or back to the host itself.
+func (l *link) write(pieces [][]byte, o tun.Offload) tcpip.Error {
+	if l.loops(pieces[0]) {
+		l.loop(pieces, o)
+		return nil
+	}
+	q := 0
+	if l.s.facts.Queues > 1 {
+		q = int(l.s.queue.Add(1)) % l.s.facts.Queues
+	}
+	out := [1]tun.Out{{Pieces: pieces, Offload: o}}
+	n, err := l.s.dev.Write(q, out[:], true)
+	if n == 1 {
+		l.out.sent.Add(1)
+		size := 0
+		for _, b := range pieces {
+			size += len(b)
+		}
+		l.out.bytes.Add(uint64(size))
+		return nil
+	}
+	select {
+	case <-l.s.closing:
+		l.out.closed.Add(1)
+		return &tcpip.ErrClosedForSend{}
+	default:
+	}
+	l.out.refused.Add(1)
+	l.s.log.Debug("device refused a frame", "error", err)
+	return &tcpip.ErrNoBufferSpace{}
+}
+
+// loops reports whether a frame is addressed to the host itself.
+func (l *link) loops(b []byte) bool {
+	if l.s.ethernet() {
+		return len(b) >= 14 && [6]byte(b) == [6]byte(l.s.facts.HW)
+	}
+	for _, p := range l.s.addrs {
+		a := p.Addr()
+		switch {
+		case b[0]>>4 == 4 && a.Is4() && len(b) >= 20:
+			if a.As4() == [4]byte(b[16:20]) {
+				return true
+			}
+		case b[0]>>4 == 6 && a.Is6() && len(b) >= 40:
+			if a.As16() == [16]byte(b[24:40]) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// loop brings a frame of the host to itself in again. It never left, so nobody
+// could harm it: its checksums count as known good.
+func (l *link) loop(pieces [][]byte, o tun.Offload) {
+	l.out.looped.Add(1)
+	o.Flags |= tun.DataValid
+	if l.s.ethernet() {
+		pieces = append([][]byte{pieces[0][14:]}, pieces[1:]...)
+	}
+	l.s.table.Inject(demux.SelfTest, demux.Offload(o), pieces...)
+}
+
+// MTU is of IP, or with the Ethernet header on an Ethernet device, which netstack
+// takes off again.
+func (l *link) MTU() uint32 {
+	if l.s.ethernet() {
+		return uint32(l.s.facts.MTU) + header.EthernetMinimumSize
+	}
+	return uint32(l.s.facts.MTU)
+}
+
+func (l *link) SetMTU(uint32)           {}
+func (l *link) MaxHeaderLength() uint16 { return 0 }
+func (l *link) LinkAddress() tcpip.LinkAddress {
+	return tcpip.LinkAddress(l.s.facts.HW)
+}
+func (l *link) SetLinkAddress(tcpip.LinkAddress) {}
+
+// Capabilities: demux has verified what comes in. What goes out has complete
+// checksums unless it is a GSO packet; with the TX capability SYN+ACK, RST and UDP
+// would leave without one.
+func (l *link) Capabilities() netstack.LinkEndpointCapabilities {
+	return netstack.CapabilityRXChecksumOffload
+}
+
+// Attach is called with nil when netstack removes the interface.
+func (l *link) Attach(d netstack.NetworkDispatcher) {
+	if d == nil {
+		l.up.Store(nil)
+		return
+	}
+	l.up.Store(&d)
+}
+
+func (l *link) IsAttached() bool { return l.up.Load() != nil }
+func (l *link) Wait()            {}
+func (l *link) Close()           {}
+func (l *link) ARPHardwareType() header.ARPHardwareType {
+	if l.s.ethernet() {
+		return header.ARPHardwareEther
+	}
+	return header.ARPHardwareNone
+}
+func (l *link) AddHeader(*netstack.PacketBuffer)        {}
+func (l *link) ParseHeader(*netstack.PacketBuffer) bool { return true }
+func (l *link) SetOnCloseAction(func())                 {}
+
+// GSOMaxSize leaves room for the largest headers in a 64 KiB packet.
+func (l *link) GSOMaxSize() uint32 { return 65535 - 60 }
+
+// SupportedGSO is host GSO where the device cuts super-packets itself.
+func (l *link) SupportedGSO() netstack.SupportedGSO {
+	if l.s.facts.GSO {
+		return netstack.HostGSOSupported
+	}
+	return netstack.GSONotSupported
+}
+
+var _ netstack.GSOEndpoint = (*link)(nil)

@@ -1,0 +1,212 @@
+package stack
+
+import (
+	"net"
+	"sync"
+	"sync/atomic"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
+	netstack "gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/waiter"
+
+	"porthole/demux"
+)
+
+// DefaultBacklog is the accept queue of a listener that names none.
+const DefaultBacklog = 128
+
+// neverDecides is the backlog that netstack is given: ours is the one that counts.
+const neverDecides = 1 << 20
+
+// ListenConfig says how a port is bound.
+type ListenConfig struct {
+	Owner   string       // shown in the port table
+	Limits  demux.Limits // of the port's ingress queue; zero: the default
+	Backlog int          // of the accept queue; zero: DefaultBacklog
+}
+
+// Listener is a TCP port on all of the host's addresses. Netstack completes the
+// handshakes; the drain goroutine moves each connection into the bounded accept
+// queue, from which Accept takes it.
+type Listener struct {
+	s       *Stack
+	port    uint16
+	ep      tcpip.Endpoint
+	wq      waiter.Queue
+	entry   waiter.Entry
+	backlog *demux.Backlog
+	pending atomic.Bool // it stands in the drain's list
+	once    sync.Once
+}
+
+var _ net.Listener = (*Listener)(nil)
+
+// Listen binds a TCP port, on IPv4 and IPv6. Port 0 means any free one.
+func (s *Stack) Listen(port uint16, c ListenConfig) (*Listener, error) {
+	if c.Backlog <= 0 {
+		c.Backlog = DefaultBacklog
+	}
+	port, err := s.reap.listen(port, c.Owner, c.Limits)
+	if err != nil {
+		return nil, err
+	}
+	ln := &Listener{s: s, port: port}
+	ln.backlog = demux.NewBacklog(c.Backlog, func() { s.drain.add(ln) })
+	if err := ln.open(); err != nil {
+		s.reap.unlisten(port)
+		return nil, opError("listen", "tcp", nil, ln.Addr(), errno(err))
+	}
+	s.listeners[port].Store(ln)
+	s.table.SetInline(demux.TCPPort(port), true)
+	return ln, nil
+}
+
+func (ln *Listener) open() tcpip.Error {
+	ep, err := ln.s.net.NewEndpoint(tcp.ProtocolNumber, ipv6.ProtocolNumber, &ln.wq)
+	if err != nil {
+		return err
+	}
+	ep.SocketOptions().SetReuseAddress(true)
+	ep.SocketOptions().SetV6Only(false)
+	if err := ep.Bind(tcpip.FullAddress{Port: ln.port}); err != nil {
+		ep.Close()
+		return err
+	}
+	ln.ep = ep
+	ln.entry.Init(ln, waiter.ReadableEvents)
+	ln.wq.EventRegister(&ln.entry)
+	if err := ep.Listen(neverDecides); err != nil {
+		ep.Close()
+		return err
+	}
+	return nil
+}
+
+// NotifyEvent is netstack's call that a handshake is complete. On some paths it
+// holds the listener's locks, so Accept must wait for the drain goroutine.
+func (ln *Listener) NotifyEvent(waiter.EventMask) { ln.s.drain.add(ln) }
+
+// Accept implements net.Listener.
+func (ln *Listener) Accept() (net.Conn, error) {
+	c, ok := ln.backlog.Pop()
+	if !ok {
+		return nil, opError("accept", "tcp", nil, ln.Addr(), net.ErrClosed)
+	}
+	return c.(*Conn), nil
+}
+
+// Close ends Accept. Connections that nobody accepted get a RST; accepted ones live on.
+func (ln *Listener) Close() error {
+	err := opError("close", "tcp", nil, ln.Addr(), net.ErrClosed)
+	ln.once.Do(func() {
+		err = nil
+		ln.s.table.SetInline(demux.TCPPort(ln.port), false)
+		ln.s.listeners[ln.port].Store(nil)
+		ln.wq.EventUnregister(&ln.entry)
+		ln.ep.Close()
+		for _, c := range ln.backlog.Close() {
+			c.(*Conn).Abort()
+		}
+		ln.s.reap.unlisten(ln.port)
+	})
+	return err
+}
+
+// Addr is the wildcard address with the port.
+func (ln *Listener) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv6zero, Port: int(ln.port)} }
+
+// Backlog is the accept queue: how many wait, the bound, the most at once.
+func (s *Stack) Backlog(port uint16) (n, limit, high int, ok bool) {
+	ln := s.listeners[port].Load()
+	if ln == nil {
+		return 0, 0, 0, false
+	}
+	n, limit, high = ln.backlog.Stats()
+	return n, limit, high, true
+}
+
+// drain is the list of listeners that have connections to move. Its bound is the
+// number of listeners: each stands in it at most once.
+type drain struct {
+	mu      sync.Mutex
+	wake    sync.Cond
+	list    []*Listener
+	stopped bool
+}
+
+func (d *drain) init() { d.wake.L = &d.mu }
+
+func (d *drain) add(ln *Listener) {
+	if ln.pending.Swap(true) {
+		return
+	}
+	d.mu.Lock()
+	d.list = append(d.list, ln)
+	d.mu.Unlock()
+	d.wake.Signal()
+}
+
+func (d *drain) stop() {
+	d.mu.Lock()
+	d.stopped = true
+	d.mu.Unlock()
+	d.wake.Broadcast()
+}
+
+func (d *drain) take(buf []*Listener) ([]*Listener, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for len(d.list) == 0 && !d.stopped {
+		d.wake.Wait()
+	}
+	if d.stopped {
+		return nil, false
+	}
+	buf = append(buf[:0], d.list...)
+	clear(d.list)
+	d.list = d.list[:0]
+	return buf, true
+}
+
+// drainLoop moves connections from netstack's accept lists into ours.
+func (s *Stack) drainLoop() {
+	var lns []*Listener
+	for {
+		var ok bool
+		if lns, ok = s.drain.take(lns); !ok {
+			return
+		}
+		for _, ln := range lns {
+			ln.pending.Store(false)
+			ln.drain()
+		}
+	}
+}
+
+// drain takes what fits; what does not waits in netstack until Accept makes room.
+func (ln *Listener) drain() {
+	for !ln.backlog.Full() {
+		ep, wq, err := ln.ep.Accept(nil)
+		if err != nil {
+			return // would block, or closed
+		}
+		c := newConn(ln.s, ep, wq)
+		if !ln.backlog.Push(c) {
+			c.Abort()
+		}
+	}
+}
+
+// localPort of any endpoint that netstack has registered; 0 when it has none.
+func localPort(ep netstack.TransportEndpoint) uint16 {
+	e, ok := ep.(tcpip.Endpoint)
+	if !ok {
+		return 0
+	}
+	if i, ok := e.Info().(*netstack.TransportEndpointInfo); ok {
+		return i.ID.LocalPort
+	}
+	return 0
+}

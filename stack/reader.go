@@ -1,0 +1,52 @@
+package stack
+
+import (
+	"gvisor.dev/gvisor/pkg/buffer"
+
+	"porthole/demux"
+	"porthole/tun"
+)
+
+// tailKeep is the least rest of a frame that is handed on in the buffer it was
+// read into. A smaller one is copied into a buffer of its size: netstack charges
+// a receive window for the whole buffer, used or not.
+const tailKeep = 16 << 10
+
+// read is the body of one reader: it takes what the device has and gives it to
+// demux. It waits for nothing but the device, and writes to nothing: a port that it
+// serves itself is one with a listener, whose segments netstack only queues.
+func (s *Stack) read(queue int) error {
+	in := s.table.NewIngress(s.facts.HW)
+	defer in.Close()
+	frames := make([]tun.Frame, demux.BatchSize)
+	for i := range frames {
+		frames[i].Head = in.Room(i)
+	}
+	inject := s.inject // one method value for all
+	rest := buffer.NewViewSize(tun.TailSize)
+	for {
+		n, err := s.dev.Read(queue, frames, rest.AsSlice())
+		if err != nil {
+			return err
+		}
+		for i := range n {
+			f := &frames[i]
+			var t demux.Tail
+			if k := len(f.Tail); k >= tailKeep {
+				rest.CapLength(k)
+				t = demux.Tail{Bytes: f.Tail, Owner: rest}
+				rest = buffer.NewViewSize(tun.TailSize)
+			} else if k > 0 {
+				v := buffer.NewViewWithData(f.Tail)
+				t = demux.Tail{Bytes: v.AsSlice(), Owner: v}
+			}
+			in.Put(i, len(f.Head), t, demux.Offload(f.Offload))
+		}
+		for _, run := range in.Deliver(n) {
+			s.table.ServeRun(run, inject)
+		}
+		for i := range n {
+			frames[i] = tun.Frame{Head: in.Room(i)}
+		}
+	}
+}

@@ -1,0 +1,183 @@
+package stack
+
+import (
+	"errors"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+
+	netstack "gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"porthole/demux"
+)
+
+// The ephemeral range is Linux's net.ipv4.ip_local_port_range.
+const (
+	ephemeralFirst = 32768
+	ephemeralLast  = 60999
+)
+
+// reaper owns the TCP ports: who listens, who dials, and which linger because
+// connections of a closed listener or finished dial still live in netstack. A
+// lingering port stays in the port table, so that its segments keep their queue,
+// until netstack holds no endpoint of it; it looks each second while there is one.
+// At most 65,535 ports; loop ends with the stack.
+type reaper struct {
+	s     *Stack
+	mu    sync.Mutex
+	ports map[uint16]*portUse
+	wake  chan struct{}
+}
+
+type portUse struct {
+	listener bool
+	dials    int // that have not connected yet
+}
+
+const reapEvery = time.Second
+
+func (r *reaper) init(s *Stack) {
+	r.s, r.ports, r.wake = s, map[uint16]*portUse{}, make(chan struct{}, 1)
+}
+
+// listen takes a port for a listener. Port 0 means any free one.
+func (r *reaper) listen(port uint16, owner string, lim demux.Limits) (uint16, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if port == 0 {
+		return r.ephemeralLocked(owner, lim, func(u *portUse) { u.listener = true })
+	}
+	if u := r.ports[port]; u != nil {
+		if u.listener || u.dials > 0 {
+			who, _ := r.s.table.Bound(demux.TCPPort(port))
+			return 0, &demux.BoundError{Port: demux.TCPPort(port), Owner: who}
+		}
+		u.listener = true // lingering: SO_REUSEADDR, as every server asks for
+		r.s.table.SetOwner(demux.TCPPort(port), owner)
+		return port, r.s.table.SetLimits(demux.TCPPort(port), lim)
+	}
+	if err := r.s.table.Bind(demux.TCPPort(port), demux.Config{Owner: owner, Limits: lim}); err != nil {
+		return 0, err
+	}
+	r.ports[port] = &portUse{listener: true}
+	return port, nil
+}
+
+// dial takes a port for one outgoing connection; the same port may serve several.
+func (r *reaper) dial(port uint16, owner string) (uint16, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if port == 0 {
+		return r.ephemeralLocked(owner, demux.Limits{}, func(u *portUse) { u.dials++ })
+	}
+	u := r.ports[port]
+	if u == nil {
+		if err := r.s.table.Bind(demux.TCPPort(port), demux.Config{Owner: owner}); err != nil {
+			return 0, err
+		}
+		u = &portUse{}
+		r.ports[port] = u
+	} else if u.listener {
+		who, _ := r.s.table.Bound(demux.TCPPort(port))
+		return 0, &demux.BoundError{Port: demux.TCPPort(port), Owner: who}
+	}
+	u.dials++
+	return port, nil
+}
+
+// dialed says that a dial from port has ended, well or badly.
+func (r *reaper) dialed(port uint16) {
+	r.mu.Lock()
+	r.ports[port].dials--
+	r.mu.Unlock()
+	r.consider(port)
+}
+
+// unlisten says that the port's listener has closed.
+func (r *reaper) unlisten(port uint16) {
+	r.mu.Lock()
+	r.ports[port].listener = false
+	r.mu.Unlock()
+	r.consider(port)
+}
+
+func (r *reaper) ephemeralLocked(owner string, lim demux.Limits, use func(*portUse)) (uint16, error) {
+	const n = ephemeralLast - ephemeralFirst + 1
+	start := rand.IntN(n)
+	for i := range n {
+		port := uint16(ephemeralFirst + (start+i)%n)
+		if r.ports[port] != nil {
+			continue
+		}
+		if err := r.s.table.Bind(demux.TCPPort(port), demux.Config{Owner: owner, Limits: lim}); err != nil {
+			var be *demux.BoundError
+			if errors.As(err, &be) {
+				continue
+			}
+			return 0, err
+		}
+		u := &portUse{}
+		use(u)
+		r.ports[port] = u
+		return port, nil
+	}
+	return 0, &net.OpError{Op: "bind", Net: "tcp", Err: syscall.EADDRNOTAVAIL}
+}
+
+// consider looks at a port again, soon, because something of it has ended.
+func (r *reaper) consider(port uint16) {
+	if r.s.listeners[port].Load() == nil {
+		poke(r.wake)
+	}
+}
+
+func (r *reaper) loop() {
+	tick := time.NewTimer(reapEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-r.s.closing:
+			return
+		case <-r.wake:
+		}
+		for r.sweep() > 0 {
+			tick.Reset(reapEvery)
+			select {
+			case <-r.s.closing:
+				return
+			case <-tick.C:
+			}
+		}
+	}
+}
+
+// sweep releases the ports that nothing uses and returns how many linger.
+func (r *reaper) sweep() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	left := 0
+	for _, u := range r.ports {
+		if !u.listener && u.dials == 0 {
+			left++
+		}
+	}
+	if left == 0 {
+		return 0
+	}
+	live := map[uint16]bool{}
+	for _, eps := range [][]netstack.TransportEndpoint{r.s.net.RegisteredEndpoints(), r.s.net.CleanupEndpoints()} {
+		for _, ep := range eps {
+			live[localPort(ep)] = true
+		}
+	}
+	for port, u := range r.ports {
+		if !u.listener && u.dials == 0 && !live[port] {
+			r.s.table.Release(demux.TCPPort(port))
+			delete(r.ports, port)
+			left--
+		}
+	}
+	return left
+}

@@ -1,0 +1,232 @@
+// Package stack is the TCP/IP stack of the host: gVisor's netstack behind the port
+// table of package demux. It is the only package that imports gVisor.
+//
+// In:  reader.go reads a device queue and hands batches to demux; what demux lets
+// through to a worker, or to the reader itself, is injected into netstack by
+// inject.go. UDP sockets (udp.go) pop their port's queue and never meet netstack.
+// Out: netstack writes through link.go to the device; UDP sockets do so directly.
+//
+// Goroutines, all started by Run and waited for by it: one reader per device queue,
+// GOMAXPROCS workers, one that drains netstack's accept lists into ours (listen.go),
+// one that releases ports whose last connection has ended (reap.go).
+//
+// Stop order: the device is closed first, which frees every waiting read and write;
+// then netstack is destroyed and waited for; then the workers end.
+package stack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/link/ethernet"
+	"gvisor.dev/gvisor/pkg/tcpip/network/arp"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
+	netstack "gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+
+	"porthole/demux"
+	"porthole/tun"
+)
+
+const nicID tcpip.NICID = 1
+
+// Config is what a Stack is made from.
+type Config struct {
+	// Device is the host's side of the link; the Stack owns and closes it.
+	Device tun.Device
+	// Table is the host's port table.
+	Table *demux.Table
+	// Addrs are the host's addresses with their prefixes, at most one per family
+	// (and scope).
+	Addrs []netip.Prefix
+	// Gateway4 and Gateway6 are next hops beyond the prefixes on an Ethernet
+	// device; a TUN device needs none.
+	Gateway4, Gateway6 netip.Addr
+	Log                *slog.Logger
+}
+
+// Stack is a running TCP/IP stack on a device.
+type Stack struct {
+	dev   tun.Device
+	facts tun.Facts
+	table *demux.Table
+	log   *slog.Logger
+	net   *netstack.Stack
+	link  *link
+	addrs []netip.Prefix
+	queue atomic.Uint32 // next device queue to write to
+
+	listeners [65536]atomic.Pointer[Listener]
+	drain     drain
+	reap      reaper
+	closing   chan struct{} // closed when the stack begins to end
+	closeOnce sync.Once
+}
+
+// New makes a stack. Sockets may be opened at once; packets pass once Run runs.
+func New(c Config) (*Stack, error) {
+	s := &Stack{
+		dev: c.Device, facts: c.Device.Facts(), table: c.Table, log: c.Log, addrs: c.Addrs,
+		closing: make(chan struct{}),
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	s.drain.init()
+	s.reap.init(s)
+	s.net = netstack.New(netstack.Options{
+		NetworkProtocols: []netstack.NetworkProtocolFactory{
+			ipv4.NewProtocol, ipv6.NewProtocol, arp.NewProtocol,
+		},
+		TransportProtocols: []netstack.TransportProtocolFactory{
+			tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6,
+		},
+	})
+	s.link = newLink(s)
+	var lower netstack.LinkEndpoint = s.link
+	if s.ethernet() {
+		lower = ethernet.New(s.link)
+	}
+	if err := s.configure(lower, c); err != nil {
+		s.net.Destroy()
+		return nil, err
+	}
+	s.table.SetAddrs(demux.NewAddrs(s.addrs...))
+	return s, nil
+}
+
+func (s *Stack) ethernet() bool { return len(s.facts.HW) > 0 }
+
+func (s *Stack) configure(ep netstack.LinkEndpoint, c Config) error {
+	if err := s.net.CreateNIC(nicID, ep); err != nil {
+		return fmt.Errorf("create interface: %v", err)
+	}
+	if s.ethernet() {
+		s.addrs = append(s.addrs, linkLocal(s.facts.HW))
+	}
+	var routes []tcpip.Route
+	for _, p := range s.addrs {
+		pa := tcpip.ProtocolAddress{
+			Protocol:          netProto(p.Addr()),
+			AddressWithPrefix: tcpip.AddressWithPrefix{Address: address(p.Addr()), PrefixLen: p.Bits()},
+		}
+		if err := s.net.AddProtocolAddress(nicID, pa, netstack.AddressProperties{}); err != nil {
+			return fmt.Errorf("add address %v: %v", p, err)
+		}
+		routes = append(routes, tcpip.Route{Destination: pa.AddressWithPrefix.Subnet(), NIC: nicID})
+		if s.ethernet() { // the host's traffic to itself asks no neighbour
+			err := s.net.AddStaticNeighbor(nicID, netProto(p.Addr()), address(p.Addr()), tcpip.LinkAddress(s.facts.HW))
+			if err != nil {
+				return fmt.Errorf("add own neighbour %v: %v", p, err)
+			}
+		}
+	}
+	routes = append(routes,
+		tcpip.Route{Destination: header.IPv4EmptySubnet, NIC: nicID, Gateway: gateway(c.Gateway4)},
+		tcpip.Route{Destination: header.IPv6EmptySubnet, NIC: nicID, Gateway: gateway(c.Gateway6)})
+	s.net.SetRouteTable(routes)
+	return nil
+}
+
+// linkLocal is the EUI-64 address of an Ethernet host (RFC 4291, appendix A):
+// neighbours solicit from theirs, and expect one.
+func linkLocal(hw net.HardwareAddr) netip.Prefix {
+	a := [16]byte{0: 0xfe, 1: 0x80, 8: hw[0] ^ 2, 9: hw[1], 10: hw[2], 11: 0xff, 12: 0xfe, 13: hw[3], 14: hw[4], 15: hw[5]}
+	return netip.PrefixFrom(netip.AddrFrom16(a), 64)
+}
+
+// Run moves packets until ctx ends or the device fails, then stops everything in
+// order. The caller has closed its sockets by then, or they are aborted.
+func (s *Stack) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var readers, rest sync.WaitGroup
+	for q := range s.facts.Queues {
+		readers.Go(func() {
+			if err := s.read(q); err != nil && !errors.Is(err, os.ErrClosed) {
+				cancel(fmt.Errorf("read %s: %w", s.facts.Name, err))
+			}
+		})
+	}
+	for range runtime.GOMAXPROCS(0) {
+		rest.Go(func() { s.table.Work(s.inject) })
+	}
+	rest.Go(s.drainLoop)
+	rest.Go(s.reap.loop)
+
+	<-ctx.Done()
+	s.closeOnce.Do(func() { close(s.closing) })
+	s.dev.Close()
+	readers.Wait()
+	s.net.Destroy()
+	s.table.StopWork()
+	s.drain.stop()
+	rest.Wait()
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return nil
+}
+
+// own reports whether ip is one of the host's addresses.
+func (s *Stack) own(ip netip.Addr) bool {
+	for _, p := range s.addrs {
+		if p.Addr() == ip {
+			return true
+		}
+	}
+	return false
+}
+
+// source picks the address that the host speaks to a peer from: of the peer's
+// family, and link-local to link-local.
+func (s *Stack) source(peer netip.Addr) (netip.Addr, bool) {
+	var found netip.Addr
+	for _, p := range s.addrs {
+		a := p.Addr()
+		if a.Is4() != peer.Is4() {
+			continue
+		}
+		if a.IsLinkLocalUnicast() == peer.IsLinkLocalUnicast() {
+			return a, true
+		}
+		if !found.IsValid() {
+			found = a
+		}
+	}
+	return found, found.IsValid()
+}
+
+func netProto(a netip.Addr) tcpip.NetworkProtocolNumber {
+	if a.Is4() {
+		return ipv4.ProtocolNumber
+	}
+	return ipv6.ProtocolNumber
+}
+
+func address(a netip.Addr) tcpip.Address { return tcpip.AddrFromSlice(a.AsSlice()) }
+
+func gateway(a netip.Addr) tcpip.Address {
+	if !a.IsValid() {
+		return tcpip.Address{}
+	}
+	return address(a)
+}
+
+func addrPort(a tcpip.FullAddress) netip.AddrPort {
+	ip, _ := netip.AddrFromSlice(a.Addr.AsSlice())
+	return netip.AddrPortFrom(ip.Unmap(), a.Port)
+}

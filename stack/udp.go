@@ -1,0 +1,329 @@
+package stack
+
+import (
+	"errors"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/buffer"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
+	"gvisor.dev/gvisor/pkg/tcpip/ports"
+	netstack "gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+
+	"porthole/demux"
+	"porthole/demux/packet"
+)
+
+// hopLimit is the TTL of what the host sends (RFC 1700; Linux: ip_default_ttl).
+const hopLimit = 64
+
+// maxUDP is the longest UDP payload in one IPv4 packet.
+const maxUDP = 65535 - 20 - 8
+
+// PacketConfig says how a UDP port is bound.
+type PacketConfig struct {
+	Owner  string
+	Limits demux.Limits // of the port's queue, which is the socket's receive queue
+}
+
+// PacketConn is a UDP port on all of the host's addresses. ReadFrom takes packets
+// out of the port's own queue; WriteTo writes to the device, or through netstack
+// where fragments or a link address are needed. Fragments that netstack has put
+// together come back into the same queue through HandlePacket.
+type PacketConn struct {
+	s    *Stack
+	port demux.Port
+
+	remote netip.AddrPort // of a connected socket (Conn methods); else invalid
+
+	rdead   deadline
+	wdead   deadline
+	closed  chan struct{}
+	once    sync.Once
+	waiters atomic.Int32
+	soft    atomic.Pointer[syscall.Errno] // pending ICMP error of a connected socket
+	ipID    atomic.Uint32
+}
+
+var (
+	_ net.PacketConn             = (*PacketConn)(nil)
+	_ net.Conn                   = (*PacketConn)(nil)
+	_ netstack.TransportEndpoint = (*udpEndpoint)(nil)
+)
+
+// ListenPacket binds a UDP port, on IPv4 and IPv6. Port 0 means any free one.
+func (s *Stack) ListenPacket(port uint16, c PacketConfig) (*PacketConn, error) {
+	pc := &PacketConn{s: s, closed: make(chan struct{})}
+	pc.ipID.Store(rand.Uint32())
+	var err error
+	if pc.port, err = s.bindUDP(port, c); err != nil {
+		return nil, err
+	}
+	if terr := s.net.RegisterTransportEndpoint(bothProtos, udp.ProtocolNumber, pc.id(),
+		(*udpEndpoint)(pc), ports.Flags{}, 0); terr != nil {
+		s.table.Release(pc.port)
+		return nil, opError("listen", "udp", nil, pc.LocalAddr(), errno(terr))
+	}
+	return pc, nil
+}
+
+var bothProtos = []tcpip.NetworkProtocolNumber{ipv4.ProtocolNumber, ipv6.ProtocolNumber}
+
+func (pc *PacketConn) id() netstack.TransportEndpointID {
+	return netstack.TransportEndpointID{LocalPort: pc.port.Number()}
+}
+
+func (s *Stack) bindUDP(port uint16, c PacketConfig) (demux.Port, error) {
+	conf := demux.Config{Owner: c.Owner, Limits: c.Limits, Socket: true}
+	if port != 0 {
+		return demux.UDPPort(port), s.table.Bind(demux.UDPPort(port), conf)
+	}
+	const n = ephemeralLast - ephemeralFirst + 1
+	start := rand.IntN(n)
+	for i := range n {
+		p := demux.UDPPort(uint16(ephemeralFirst + (start+i)%n))
+		err := s.table.Bind(p, conf)
+		var be *demux.BoundError
+		if !errors.As(err, &be) {
+			return p, err
+		}
+	}
+	return 0, &net.OpError{Op: "bind", Net: "udp", Err: syscall.EADDRNOTAVAIL}
+}
+
+// ReadFrom implements net.PacketConn; the address is a *net.UDPAddr.
+func (pc *PacketConn) ReadFrom(b []byte) (int, net.Addr, error) {
+	n, from, err := pc.ReadFromUDPAddrPort(b)
+	if err != nil {
+		return n, nil, err
+	}
+	return n, net.UDPAddrFromAddrPort(from), nil
+}
+
+// ReadFromUDPAddrPort is ReadFrom without allocating the address. A datagram
+// longer than b is cut, as a kernel socket does.
+func (pc *PacketConn) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
+	for {
+		if isClosed(pc.closed) {
+			return 0, netip.AddrPort{}, pc.err("read", net.ErrClosed)
+		}
+		if pc.rdead.passed() {
+			return 0, netip.AddrPort{}, pc.err("read", errTimeout)
+		}
+		if e := pc.soft.Swap(nil); e != nil {
+			return 0, netip.AddrPort{}, pc.err("read", *e)
+		}
+		p, ok, err := pc.s.table.Pop(pc.port)
+		if err != nil {
+			return 0, netip.AddrPort{}, pc.err("read", net.ErrClosed)
+		}
+		if ok {
+			if pc.waiters.Load() > 0 { // another reader waits, and there may be more
+				pc.s.table.Signal(pc.port)
+			}
+			n, _ := p.CopyPayload(b)
+			from := p.From()
+			pc.s.table.Free(p)
+			if pc.remote.IsValid() && from != pc.remote {
+				continue
+			}
+			return n, from, nil
+		}
+		pc.wait()
+	}
+}
+
+func (pc *PacketConn) wait() {
+	pc.waiters.Add(1)
+	defer pc.waiters.Add(-1)
+	select {
+	case <-pc.s.table.Wake(pc.port):
+	case <-pc.rdead.wait():
+	case <-pc.closed:
+	}
+}
+
+// WriteTo implements net.PacketConn.
+func (pc *PacketConn) WriteTo(b []byte, to net.Addr) (int, error) {
+	switch a := to.(type) {
+	case *net.UDPAddr:
+		return pc.WriteToUDPAddrPort(b, a.AddrPort())
+	case interface{ AddrPort() netip.AddrPort }:
+		return pc.WriteToUDPAddrPort(b, a.AddrPort())
+	}
+	return 0, pc.err("write", net.InvalidAddrError("not a UDP address"))
+}
+
+// WriteToUDPAddrPort sends one datagram.
+func (pc *PacketConn) WriteToUDPAddrPort(b []byte, to netip.AddrPort) (int, error) {
+	if isClosed(pc.closed) {
+		return 0, pc.err("write", net.ErrClosed)
+	}
+	to = netip.AddrPortFrom(to.Addr().Unmap().WithZone(""), to.Port())
+	if err := pc.s.sendUDP(pc.port.Number(), to, b, &pc.ipID); err != nil {
+		return 0, pc.err("write", err)
+	}
+	return len(b), nil
+}
+
+// sendUDP sends one datagram from a port of the host, straight to the device when
+// it fits one packet and needs no link address.
+func (s *Stack) sendUDP(port uint16, to netip.AddrPort, b []byte, id *atomic.Uint32) error {
+	src, ok := s.source(to.Addr())
+	switch {
+	case !ok:
+		return syscall.ENETUNREACH
+	case to.Port() == 0:
+		return syscall.EINVAL
+	case len(b) > maxUDP:
+		return syscall.EMSGSIZE
+	}
+	from := netip.AddrPortFrom(src, port)
+	if s.ethernet() || len(b)+headerLen(to.Addr()) > s.facts.MTU {
+		return s.sendRouted(from, to, b)
+	}
+	var hdr [48]byte
+	n := packet.PutUDP(hdr[:], from, to, hopLimit, uint16(id.Add(1)), b)
+	if err := s.link.write([][]byte{hdr[:n], b}, zeroOffload); err != nil {
+		return errno(err)
+	}
+	return nil
+}
+
+func headerLen(a netip.Addr) int {
+	if a.Is4() {
+		return 28
+	}
+	return 48
+}
+
+// sendRouted sends through netstack, which cuts fragments and resolves link addresses.
+func (s *Stack) sendRouted(from, to netip.AddrPort, b []byte) error {
+	r, terr := s.net.FindRoute(nicID, address(from.Addr()), address(to.Addr()), netProto(to.Addr()), false)
+	if terr != nil {
+		return errno(terr)
+	}
+	defer r.Release()
+	pkt := netstack.NewPacketBuffer(netstack.PacketBufferOptions{
+		ReserveHeaderBytes: header.UDPMinimumSize + int(r.MaxHeaderLength()),
+		Payload:            buffer.MakeWithData(b),
+	})
+	defer pkt.DecRef()
+	var hdr [48]byte
+	n := packet.PutUDP(hdr[:], from, to, hopLimit, 0, b)
+	copy(pkt.TransportHeader().Push(header.UDPMinimumSize), hdr[n-header.UDPMinimumSize:n])
+	pkt.TransportProtocolNumber = udp.ProtocolNumber
+	if terr := r.WritePacket(netstack.NetworkHeaderParams{Protocol: udp.ProtocolNumber, TTL: hopLimit}, pkt); terr != nil {
+		return errno(terr)
+	}
+	return nil
+}
+
+// Read implements net.Conn for a connected socket.
+func (pc *PacketConn) Read(b []byte) (int, error) {
+	n, _, err := pc.ReadFromUDPAddrPort(b)
+	return n, err
+}
+
+// Write implements net.Conn for a connected socket.
+func (pc *PacketConn) Write(b []byte) (int, error) {
+	if !pc.remote.IsValid() {
+		return 0, pc.err("write", syscall.EDESTADDRREQ)
+	}
+	if e := pc.soft.Swap(nil); e != nil {
+		return 0, pc.err("write", *e)
+	}
+	return pc.WriteToUDPAddrPort(b, pc.remote)
+}
+
+// Close releases the port; what is queued has the fate port-released.
+func (pc *PacketConn) Close() error {
+	err := pc.err("close", net.ErrClosed)
+	pc.once.Do(func() {
+		err = nil
+		close(pc.closed)
+		pc.s.net.UnregisterTransportEndpoint(bothProtos, udp.ProtocolNumber, pc.id(), (*udpEndpoint)(pc), ports.Flags{}, 0)
+		pc.s.table.Release(pc.port)
+	})
+	return err
+}
+
+// LocalAddr is the wildcard address, or the one a connected socket speaks from.
+func (pc *PacketConn) LocalAddr() net.Addr {
+	a := &net.UDPAddr{IP: net.IPv6zero, Port: int(pc.port.Number())}
+	if pc.remote.IsValid() {
+		if src, ok := pc.s.source(pc.remote.Addr()); ok {
+			a.IP = src.AsSlice()
+		}
+	}
+	return a
+}
+
+// RemoteAddr is nil for a socket that is not connected.
+func (pc *PacketConn) RemoteAddr() net.Addr {
+	if !pc.remote.IsValid() {
+		return nil
+	}
+	return net.UDPAddrFromAddrPort(pc.remote)
+}
+
+// SetDeadline sets both deadlines.
+func (pc *PacketConn) SetDeadline(t time.Time) error {
+	pc.rdead.set(t)
+	pc.wdead.set(t)
+	return nil
+}
+
+// SetReadDeadline implements net.PacketConn.
+func (pc *PacketConn) SetReadDeadline(t time.Time) error { pc.rdead.set(t); return nil }
+
+// SetWriteDeadline implements net.PacketConn; a write waits for nothing but the device.
+func (pc *PacketConn) SetWriteDeadline(t time.Time) error { pc.wdead.set(t); return nil }
+
+func (pc *PacketConn) err(op string, err error) error {
+	return opError(op, "udp", pc.LocalAddr(), pc.RemoteAddr(), err)
+}
+
+// udpEndpoint is the PacketConn as netstack sees it: where reassembled datagrams
+// and ICMP errors for the port go.
+type udpEndpoint PacketConn
+
+// HandlePacket takes a datagram that netstack put together from fragments, gives it
+// one IP header again, and sends it through demux like any packet: the checksum is
+// verified there and the port's limits apply.
+func (e *udpEndpoint) HandlePacket(id netstack.TransportEndpointID, pkt *netstack.PacketBuffer) {
+	from, _ := netip.AddrFromSlice(id.RemoteAddress.AsSlice())
+	to, _ := netip.AddrFromSlice(id.LocalAddress.AsSlice())
+	udpHeader := pkt.TransportHeader().Slice()
+	var hdr [40]byte
+	n := packet.PutIP(hdr[:], from, to, uint8(udp.ProtocolNumber), hopLimit, 0, len(udpHeader)+pkt.Data().Size())
+	pieces := [][]byte{hdr[:n], udpHeader}
+	pieces = append(pieces, pkt.Data().AsRange().ToSlice())
+	e.s.table.Inject(demux.Reassembled, demux.Offload{}, pieces...)
+}
+
+// HandleError keeps an ICMP error for a connected socket (RFC 1122, 4.1.3.3); one
+// that is not connected cannot tell whom it concerns.
+func (e *udpEndpoint) HandleError(te netstack.TransportError, pkt *netstack.PacketBuffer) {
+	if !e.remote.IsValid() || te.Kind() != netstack.DestinationPortUnreachableTransportError {
+		return
+	}
+	no := syscall.ECONNREFUSED
+	e.soft.Store(&no)
+	e.s.table.Signal(e.port)
+}
+
+// Abort is netstack's call when it is destroyed.
+func (e *udpEndpoint) Abort() { (*PacketConn)(e).Close() }
+
+// Wait implements netstack.TransportEndpoint: no goroutine to wait for.
+func (e *udpEndpoint) Wait() {}
