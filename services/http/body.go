@@ -1,0 +1,107 @@
+package http
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+)
+
+// body limits a request's body in bytes and in time. The time limit is on
+// progress, not on the whole: each bodyPace bytes move the deadline, so a long
+// upload at any honest speed goes on, and one that trickles byte by byte ends.
+type body struct {
+	io.ReadCloser // http.MaxBytesReader
+	set           func(time.Time) error
+	timeout       time.Duration
+
+	mu      sync.Mutex // a handler may read and write at the same time
+	since   int        // bytes that came since the deadline was set
+	armed   time.Time  // when it was set
+	off     bool       // no deadline stands
+	tooLong bool
+	tooSlow bool
+}
+
+// bodyPace is what a body must bring within the body timeout.
+const bodyPace = 4 << 10
+
+// newBody wraps r's body and starts its clock. raw must be net/http's own writer,
+// which then closes the connection properly when the limit is passed.
+func newBody(raw http.ResponseWriter, r *http.Request, limit int64, timeout time.Duration) *body {
+	b := &body{
+		ReadCloser: http.MaxBytesReader(raw, r.Body, limit),
+		set:        http.NewResponseController(raw).SetReadDeadline,
+		timeout:    timeout,
+	}
+	b.armLocked(time.Now())
+	return b
+}
+
+func (b *body) armLocked(now time.Time) {
+	b.set(now.Add(b.timeout))
+	b.armed, b.since, b.off = now, 0, false
+}
+
+// release takes the deadline away. Left to itself it would end the connection's
+// background read, and with it the request's context, in a long response.
+func (b *body) release() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.releaseLocked()
+}
+
+func (b *body) releaseLocked() {
+	if !b.off {
+		b.set(time.Time{})
+		b.off = true
+	}
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	if b.off || b.since >= bodyPace {
+		if now := time.Now(); b.off || now.Sub(b.armed) > b.timeout/8 {
+			b.armLocked(now)
+		}
+	}
+	b.mu.Unlock()
+	n, err := b.ReadCloser.Read(p)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.since += n
+	if err == nil {
+		return n, nil
+	}
+	var long *http.MaxBytesError
+	switch {
+	case errors.As(err, &long):
+		b.tooLong = true
+	case errors.Is(err, os.ErrDeadlineExceeded), isTimeout(err):
+		b.tooSlow = true
+	default:
+		b.releaseLocked()
+	}
+	return n, err
+}
+
+// isTimeout knows the deadline errors of sockets that are not the kernel's.
+func isTimeout(err error) bool {
+	var t interface{ Timeout() bool }
+	return errors.As(err, &t) && t.Timeout()
+}
+
+// status is what to answer instead of a handler's own complaint about the body.
+func (b *body) status(s int) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case b.tooLong:
+		return http.StatusRequestEntityTooLarge
+	case b.tooSlow:
+		return http.StatusRequestTimeout
+	}
+	return s
+}

@@ -1,0 +1,234 @@
+package http
+
+import (
+	"encoding/base64"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// HTTP/2 by "Upgrade: h2c" (RFC 7540, 3.2), which RFC 9113 dropped, net/http does
+// not serve, and `curl --http2` still asks for. The request that came as HTTP/1.1
+// must be answered on stream 1 of the HTTP/2 connection that follows. Instead of
+// a second HTTP/2 server, the connection goes back to net/http by prior
+// knowledge, through a listener of our own, and upgraded puts the first request
+// into the bytes that the server reads:
+//
+//	client's preface, client's SETTINGS   as they come
+//	HEADERS of stream 1                   made here from the HTTP/1.1 request
+//	whatever the client sends then        as it comes
+//
+// The values in the HTTP2-Settings field are not applied: the client's SETTINGS
+// frame, which the preface must hold, says them again. Requests with a body stay
+// HTTP/1.1, as a server is free to decide.
+
+// upgrades is the listener that hands connections back to the server. Nothing
+// waits in it: Accept takes a connection or the connection is closed.
+type upgrades struct {
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+}
+
+func newUpgrades() *upgrades {
+	return &upgrades{conns: make(chan net.Conn), done: make(chan struct{})}
+}
+
+func (u *upgrades) Accept() (net.Conn, error) {
+	select {
+	case c := <-u.conns:
+		return c, nil
+	case <-u.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (u *upgrades) Close() error {
+	u.once.Do(func() { close(u.done) })
+	return nil
+}
+
+// Addr is that of nothing: the connections have their own.
+func (u *upgrades) Addr() net.Addr { return &net.TCPAddr{} }
+
+func (u *upgrades) push(c net.Conn) {
+	select {
+	case u.conns <- c:
+	case <-u.done:
+		c.Close()
+	}
+}
+
+// wantsUpgrade checks the request as RFC 7540, 3.2 and 3.2.1 ask.
+func (s *site) wantsUpgrade(r *http.Request) bool {
+	if len(r.Header["Upgrade"]) == 0 || !s.cfg.H2C || r.ProtoMajor != 1 || r.ProtoMinor < 1 || r.ContentLength != 0 {
+		return false
+	}
+	set := r.Header["Http2-Settings"]
+	if len(set) != 1 || !hasToken(r.Header["Upgrade"], "h2c") ||
+		!hasToken(r.Header["Connection"], "upgrade") || !hasToken(r.Header["Connection"], "http2-settings") {
+		return false
+	}
+	raw, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(set[0], "="))
+	return err == nil && len(raw)%6 == 0
+}
+
+func hasToken(vals []string, token string) bool {
+	for _, v := range vals {
+		for t := range strings.SplitSeq(v, ",") {
+			if strings.EqualFold(strings.TrimSpace(t), token) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// upgrade answers 101 and hands the connection over. It reports whether it did.
+func (s *site) upgrade(w *response, r *http.Request) bool {
+	frames := firstRequest(r)
+	nc, rw, err := w.Hijack()
+	if err != nil {
+		return false
+	}
+	w.upgraded = true
+	early, _ := rw.Reader.Peek(rw.Reader.Buffered())
+	const answer = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+	if _, err := nc.Write([]byte(answer)); err != nil {
+		nc.Close()
+		return true
+	}
+	s.upgrades.push(&upgraded{Conn: nc, early: slices.Clone(early), passing: prefaceLen + frameHeader, insert: frames})
+	return true
+}
+
+const (
+	prefaceLen  = 24 // "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+	frameHeader = 9
+	maxFrame    = 16384 // the least that every peer takes (RFC 9113, 4.2)
+)
+
+// upgraded is the connection as the HTTP/2 server sees it. Only the server's one
+// reader calls Read.
+type upgraded struct {
+	net.Conn
+	early   []byte // bytes that the HTTP/1 server had read ahead
+	head    [frameHeader]byte
+	passed  int
+	passing int    // bytes until the insert is due
+	insert  []byte // what is left to insert
+}
+
+func (c *upgraded) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if c.passing == 0 && len(c.insert) > 0 {
+		n := copy(p, c.insert)
+		c.insert = c.insert[n:]
+		return n, nil
+	}
+	if c.passing > 0 && len(p) > c.passing {
+		p = p[:c.passing]
+	}
+	n, err := c.receive(p)
+	if c.passing > 0 {
+		c.watch(p[:n])
+	}
+	return n, err
+}
+
+func (c *upgraded) receive(p []byte) (int, error) {
+	if len(c.early) > 0 {
+		n := copy(p, c.early)
+		c.early = c.early[n:]
+		return n, nil
+	}
+	return c.Conn.Read(p)
+}
+
+// watch follows the preface and learns the first frame's length from its header.
+func (c *upgraded) watch(p []byte) {
+	c.passing -= len(p)
+	for _, b := range p {
+		if i := c.passed - prefaceLen; i >= 0 && i < frameHeader {
+			c.head[i] = b
+			if i == frameHeader-1 {
+				c.passing += int(c.head[0])<<16 | int(c.head[1])<<8 | int(c.head[2])
+			}
+		}
+		c.passed++
+	}
+}
+
+// CloseWrite is for net/http's lingering close.
+func (c *upgraded) CloseWrite() error { return c.Conn.(*conn).CloseWrite() }
+
+// firstRequest encodes r, which has no body, as HEADERS and CONTINUATION frames
+// of stream 1.
+func firstRequest(r *http.Request) []byte {
+	var block []byte
+	add := func(name, value string) {
+		block = append(block, 0x00) // literal, not indexed, new name: leaves the table as it is (RFC 7541, 6.2.2)
+		block = appendString(block, name)
+		block = appendString(block, value)
+	}
+	add(":method", r.Method)
+	add(":scheme", "http")
+	add(":authority", r.Host)
+	add(":path", r.URL.RequestURI())
+	for name, vals := range r.Header {
+		if !endToEnd(r.Header, name) {
+			continue
+		}
+		for _, v := range vals {
+			add(strings.ToLower(name), v)
+		}
+	}
+	const (
+		headers      = 0x1
+		continuation = 0x9
+		endStream    = 0x1
+		endHeaders   = 0x4
+	)
+	var out []byte
+	kind, flags := byte(headers), byte(endStream)
+	for {
+		n := min(len(block), maxFrame)
+		if n == len(block) {
+			flags |= endHeaders
+		}
+		out = append(out, byte(n>>16), byte(n>>8), byte(n), kind, flags, 0, 0, 0, 1)
+		out = append(out, block[:n]...)
+		if block = block[n:]; len(block) == 0 {
+			return out
+		}
+		kind, flags = continuation, 0
+	}
+}
+
+// endToEnd reports whether a field may stand in HTTP/2 (RFC 9113, 8.2.2).
+func endToEnd(h http.Header, name string) bool {
+	switch name {
+	case "Connection", "Upgrade", "Http2-Settings", "Keep-Alive", "Proxy-Connection", "Transfer-Encoding", "Te", "Host":
+		return false
+	}
+	return !hasToken(h["Connection"], name)
+}
+
+// appendString writes an HPACK string without Huffman coding (RFC 7541, 5.2).
+func appendString(b []byte, s string) []byte {
+	n := uint64(len(s))
+	if n < 127 {
+		b = append(b, byte(n))
+	} else { // a 7-bit prefix integer (5.1)
+		b = append(b, 127)
+		for n -= 127; n >= 128; n >>= 7 {
+			b = append(b, byte(n)|128)
+		}
+		b = append(b, byte(n))
+	}
+	return append(b, s...)
+}
