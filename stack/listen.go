@@ -7,7 +7,6 @@ import (
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
-	netstack "gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
 
@@ -197,16 +196,4 @@ func (ln *Listener) drain() {
 			c.Abort()
 		}
 	}
-}
-
-// localPort of any endpoint that netstack has registered; 0 when it has none.
-func localPort(ep netstack.TransportEndpoint) uint16 {
-	e, ok := ep.(tcpip.Endpoint)
-	if !ok {
-		return 0
-	}
-	if i, ok := e.Info().(*netstack.TransportEndpointInfo); ok {
-		return i.ID.LocalPort
-	}
-	return 0
 }

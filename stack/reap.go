@@ -9,6 +9,7 @@ import (
 	"time"
 
 	netstack "gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 
 	"porthole/demux"
 )
@@ -33,7 +34,8 @@ type reaper struct {
 
 type portUse struct {
 	listener bool
-	dials    int // that have not connected yet
+	dials    int  // that have not connected yet
+	closing  bool // seen by the last sweep: nothing but TIME-WAIT and its like is left
 }
 
 const reapEvery = time.Second
@@ -54,7 +56,7 @@ func (r *reaper) listen(port uint16, owner string, lim demux.Limits) (uint16, er
 			who, _ := r.s.table.Bound(demux.TCPPort(port))
 			return 0, &demux.BoundError{Port: demux.TCPPort(port), Owner: who}
 		}
-		u.listener = true // lingering: SO_REUSEADDR, as every server asks for
+		u.listener, u.closing = true, false // lingering: SO_REUSEADDR, as every server asks for
 		r.s.table.SetOwner(demux.TCPPort(port), owner)
 		return port, r.s.table.SetLimits(demux.TCPPort(port), lim)
 	}
@@ -166,18 +168,58 @@ func (r *reaper) sweep() int {
 	if left == 0 {
 		return 0
 	}
+	// A port is there with false when all its endpoints are past their data.
 	live := map[uint16]bool{}
 	for _, eps := range [][]netstack.TransportEndpoint{r.s.net.RegisteredEndpoints(), r.s.net.CleanupEndpoints()} {
 		for _, ep := range eps {
-			live[localPort(ep)] = true
+			port, open := localPort(ep)
+			live[port] = live[port] || open
 		}
 	}
 	for port, u := range r.ports {
-		if !u.listener && u.dials == 0 && !live[port] {
+		if u.listener || u.dials > 0 {
+			continue
+		}
+		open, any := live[port]
+		u.closing = !open
+		if !any {
 			r.s.table.Release(demux.TCPPort(port))
 			delete(r.ports, port)
 			left--
 		}
 	}
 	return left
+}
+
+// localPort of an endpoint that netstack has registered, and whether data may
+// still pass.
+func localPort(ep netstack.TransportEndpoint) (port uint16, open bool) {
+	e, ok := ep.(*tcp.Endpoint)
+	if !ok {
+		return 0, false
+	}
+	if i, ok := e.Info().(*netstack.TransportEndpointInfo); ok {
+		port = i.ID.LocalPort
+	}
+	switch e.EndpointState() {
+	case tcp.StateTimeWait, tcp.StateFinWait2, tcp.StateClosing, tcp.StateLastAck, tcp.StateClose, tcp.StateError:
+		return port, false
+	}
+	return port, true
+}
+
+// PortState says what a bound TCP port is in use for: "listening", "connected"
+// (a data connection or an outgoing one) or "closing".
+func (s *Stack) PortState(port uint16) string {
+	s.reap.mu.Lock()
+	defer s.reap.mu.Unlock()
+	switch u := s.reap.ports[port]; {
+	case u == nil:
+		return ""
+	case u.listener:
+		return "listening"
+	case u.closing:
+		return "closing"
+	}
+	return "connected"
 }

@@ -327,3 +327,24 @@ func (e *udpEndpoint) Abort() { (*PacketConn)(e).Close() }
 
 // Wait implements netstack.TransportEndpoint: no goroutine to wait for.
 func (e *udpEndpoint) Wait() {}
+
+// SendLink sends one datagram to a link address without resolving it.
+func (s *Stack) SendLink(hw net.HardwareAddr, from, to netip.AddrPort, b []byte) error {
+	if !s.ethernet() || len(hw) != 6 {
+		return errors.ErrUnsupported
+	}
+	if len(b)+headerLen(to.Addr()) > s.facts.MTU {
+		return syscall.EMSGSIZE
+	}
+	var hdr [14 + 48]byte
+	etherType := uint16(ipv4.ProtocolNumber)
+	if to.Addr().Is6() {
+		etherType = uint16(ipv6.ProtocolNumber)
+	}
+	n := packet.PutEthernet(hdr[:], [6]byte(hw), [6]byte(s.facts.HW), etherType)
+	n += packet.PutUDP(hdr[n:], from, to, hopLimit, 0, b)
+	if err := s.link.write([][]byte{hdr[:n], b}, zeroOffload); err != nil {
+		return errno(err)
+	}
+	return nil
+}

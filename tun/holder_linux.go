@@ -38,7 +38,7 @@ func Holders(name string) []Holder {
 		h := Holder{PID: pid, Command: command(dir)}
 		// The device stays in the namespace where it was made while the process
 		// may have moved on, so the others are the second guess, not discarded.
-		if ns, _ := os.Readlink(dir + "/ns/net"); ns == netns || pid == os.Getpid() {
+		if ns, _ := os.Readlink(dir + "/ns/net"); ns == netns {
 			here = append(here, h)
 		} else {
 			elsewhere = append(elsewhere, h)

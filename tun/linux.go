@@ -116,8 +116,10 @@ func (d *kernelDev) Read(queue int, frames []Frame, tail []byte) (int, error) {
 	switch {
 	case n > 0: // an error after frames comes again with the next Read
 		return n, nil
-	case err != nil: // the poller's only one without deadlines: closed
+	case err != nil && q.closed():
 		return 0, os.ErrClosed
+	case err != nil: // the poller saw that the descriptor has no interface
+		return 0, fmt.Errorf("read %s: %w", q.name, because(ErrGone, err))
 	case q.errno == unix.EBADFD:
 		return 0, fmt.Errorf("read %s: %w", q.name, ErrGone)
 	default:
@@ -261,10 +263,19 @@ func (q *queue) writeWaiting(f *Out, size int) syscall.Errno {
 			}
 		}
 	})
-	if err != nil {
+	switch {
+	case err != nil && q.closed():
 		return errClosed
+	case err != nil:
+		return unix.EBADFD
 	}
 	return errno
+}
+
+func (q *queue) closed() bool {
+	q.mu.RLock()
+	defer q.mu.RUnlock()
+	return q.fd < 0
 }
 
 // refusal says what errno means for a frame of size bytes.

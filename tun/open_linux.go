@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -104,7 +105,30 @@ func configure(facts Facts, o Options) error {
 	if err := netlink.LinkSetUp(link); err != nil {
 		return fail("bring the link up", err)
 	}
+	if o.Peer6.IsValid() {
+		return settled(o)
+	}
 	return nil
+}
+
+// settled waits until the kernel answers for Peer6. Without duplicate detection,
+// too, it takes an IPv6 address into use in a work queue of its own, a moment
+// after the link came up; what arrives before that is lost in silence.
+func settled(o Options) error {
+	const most, step = 2 * time.Second, time.Millisecond
+	for start := time.Now(); time.Since(start) < most; time.Sleep(step) {
+		rs, err := listRoutes(unix.AF_INET6, unix.RT_TABLE_LOCAL)
+		if err != nil {
+			return netlinkError(o.op()+": list routes", err)
+		}
+		for _, r := range rs {
+			if dst, ok := prefix(r.Dst); ok && dst.IsSingleIP() && dst.Addr() == o.Peer6.Addr() {
+				return nil
+			}
+		}
+	}
+	return &Error{Op: o.op() + ": add address " + o.Peer6.String(), Cause: "the kernel did not take it into use in " + most.String(),
+		Next: "look at `ip -6 addr` for who else has it", Err: ErrAddress}
 }
 
 // peerHW is this machine's own address on a TAP link: derived like the host's, so

@@ -75,6 +75,10 @@ func (o Options) withDefaults() (Options, error) {
 		return refuse(fmt.Sprintf("%v is no IPv4 address", o.Peer4), "")
 	case o.Peer6.IsValid() && (!o.Peer6.Addr().Is6() || o.Peer6.Addr().Is4In6()):
 		return refuse(fmt.Sprintf("%v is no IPv6 address", o.Peer6), "")
+	case o.Peer4.IsValid() && !unicast(o.Peer4.Addr()):
+		return refuse(fmt.Sprintf("%v is no address of a host", o.Peer4), "")
+	case o.Peer6.IsValid() && !unicast(o.Peer6.Addr()):
+		return refuse(fmt.Sprintf("%v is no address of a host", o.Peer6), "")
 	case o.HW != nil && (len(o.HW) != 6 || o.HW[0]&1 != 0):
 		return refuse(fmt.Sprintf("%v is no Ethernet address of a host", o.HW), "use six bytes, the first even")
 	}
@@ -86,6 +90,13 @@ func (o Options) op() string {
 		return "open device"
 	}
 	return "open device " + o.Name
+}
+
+// unicast reports whether a host on a link may have a. The kernel would take
+// some that it may not.
+func unicast(a netip.Addr) bool {
+	return !a.IsUnspecified() && !a.IsLoopback() && !a.IsMulticast() && a.Zone() == "" &&
+		!(a.Is4() && a.As4()[0] >= 240)
 }
 
 // validName takes what the kernel takes, without its "%d" patterns, and "".

@@ -83,6 +83,8 @@ func TestOptionsRefused(t *testing.T) {
 		{"MTU of TAP", Options{Kind: KindTAP, MTU: 65522}, "open device: MTU 65522; use 68 to 65521 (IPv4 needs 68 (RFC 791))"},
 		{"families", Options{Peer4: machine6}, "open device: fd77::2/64 is no IPv4 address"},
 		{"families", Options{Peer6: machine4}, "open device: 10.77.0.2/24 is no IPv6 address"},
+		{"group", Options{Peer4: netip.MustParsePrefix("224.0.0.1/24")}, "open device: 224.0.0.1/24 is no address of a host"},
+		{"loopback", Options{Peer6: netip.MustParsePrefix("::1/64")}, "open device: ::1/64 is no address of a host"},
 		{"multicast address", Options{Kind: KindTAP, HW: []byte{1, 0, 0, 0, 0, 1}}, "open device: 01:00:00:00:00:01 is no Ethernet address of a host; use six bytes, the first even"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -143,7 +143,7 @@ func (d *waterDev) write(w *waterWrite, f *Out, wait bool) error {
 	w.n, w.err = f.gather(w.b[:]), nil
 	if !wait && d.file != nil {
 		if err := d.file.Write(w.try); err != nil {
-			return os.ErrClosed
+			w.err = err
 		}
 	} else {
 		_, w.err = d.ifce.Write(w.b[:w.n])

@@ -3,6 +3,7 @@ package tun
 import (
 	"errors"
 	"os"
+	"syscall"
 
 	"github.com/songgao/water"
 	"golang.org/x/sys/unix"
@@ -62,10 +63,13 @@ func closeOnExec(ifce *water.Interface) error {
 
 // waterErr gives the kernel's numbers their meaning.
 func waterErr(err error) error {
+	var errno syscall.Errno
 	switch {
-	case errors.Is(err, unix.EBADFD):
+	case !errors.As(err, &errno): // the poller's: the descriptor has no interface
+		return because(ErrGone, err)
+	case errno == unix.EBADFD:
 		return ErrGone
-	case errors.Is(err, unix.EIO):
+	case errno == unix.EIO:
 		return ErrDown
 	}
 	return err

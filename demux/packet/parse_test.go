@@ -143,6 +143,7 @@ func TestParseProblems(t *testing.T) {
 		{"inner fragment of 9 bytes, IPv6", fragment6(0, true, 9), BadFragment},
 		{"fragment that ends at 65536, IPv6", fragment6(65528, false, 8), BadFragment},
 		{"fragment that ends at 65535, IPv6", fragment6(65528, false, 7), None},
+		{"the same with options before it", withExtensions6(fragment6(65528, false, 7), []byte{60}, pad6), BadFragment},
 
 		{"jumbogram", edit("v6 two extensions", 4, 0, 0), Jumbogram},
 		{"eight extensions", chain(8), None},
@@ -150,6 +151,7 @@ func TestParseProblems(t *testing.T) {
 		{"extension cut by the packet's end", edit("v6 two extensions", 4, 0, 15), BadExtension},
 		{"extension of 4 bytes", edit("v6 two extensions", 4, 0, 4), BadExtension},
 		{"extension longer than the packet", edit("v6 two extensions", 41, 200), BadExtension},
+		{"extension that ends in the padding", padded(edit("v6 unknown option to be skipped", 41, 2)), BadExtension},
 		{"routing header longer than the packet", edit("v6 routing header, arrived", 41, 200), BadExtension},
 		{"option longer than its header", edit("v6 two extensions", 47, 1, 60, 0, 1, 9), BadExtension},
 		{"option without a length", edit("v6 two extensions", 47, 1), BadExtension},
@@ -236,6 +238,24 @@ func TestOtherProtocols(t *testing.T) {
 			i, p := Parse(b, len(b))
 			require.Equal(t, None, p)
 			require.Equal(t, Info{Kind: Other, Version: 6, Proto: byte(n), L4: 40, Payload: 40, Length: 52, size: 12}, i)
+		}
+	}
+}
+
+// The two highest bits of an option's type say what a host does that does not know it
+// (RFC 8200, 4.2): 00 is skip.
+func TestUnknownOptions(t *testing.T) {
+	for _, header := range []byte{0, 60} {
+		for n := 2; n < 256; n++ {
+			b := edit("v6 unknown option to be skipped", 42, byte(n))
+			b[6] = header
+			want := Other
+			if n < 64 {
+				want = UDP
+			}
+			i, p := Parse(b, len(b))
+			require.Equal(t, None, p)
+			require.Equal(t, want, i.Kind, "header %d, option %d", header, n)
 		}
 	}
 }

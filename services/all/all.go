@@ -3,12 +3,21 @@ package all
 
 import (
 	"porthole/services"
+	"porthole/services/dhcp"
+	"porthole/services/dns"
+	"porthole/services/ftp"
+	"porthole/services/http"
 )
 
 // Services returns the catalogue in the order in which services start and are listed.
 func Services() []services.Service { return catalogue }
 
-var catalogue = []services.Service{}
+var catalogue = []services.Service{
+	http.Service,
+	dns.Service,
+	ftp.Service,
+	dhcp.Service,
+}
 
 // Lookup finds a service by name.
 func Lookup(name string) (services.Service, bool) {

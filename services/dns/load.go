@@ -18,7 +18,8 @@ const (
 )
 
 // load reads the zone. $INCLUDE is confined to the file's own directory (an
-// os.Root: no "..", no symbolic link out of it).
+// os.Root: no "..", no symbolic link out of it). Records that $GENERATE makes have
+// a TTL of 3600 unless its line gives one: the parser does not hand $TTL down.
 func (f ZoneFile) load() (*zone, error) {
 	dir, err := os.OpenRoot(filepath.Dir(f.File))
 	if err != nil {

@@ -139,3 +139,8 @@ func cutLast(s string) (string, uint16, bool) {
 func firstWord(s string) string { w, _, _ := strings.Cut(s, " "); return w }
 
 func nameN(i int) string { return "n" + strconv.Itoa(i) }
+
+func itoa(n int) string { return strconv.Itoa(n) }
+
+// hexOf is n octets in hexadecimal.
+func hexOf(n int) string { return strings.Repeat("5a", n) }

@@ -21,11 +21,16 @@ type body struct {
 	since   int        // bytes that came since the deadline was set
 	armed   time.Time  // when it was set
 	off     bool       // no deadline stands
+	room    int        // most that one Read may take
 	tooLong bool
 	tooSlow bool
 }
 
-// bodyPace is what a body must bring within the body timeout.
+// bodyPace is what a body must bring within the body timeout. Under a chunked
+// coding one Read may wait for as much as it has room for, so the room starts
+// there, doubles from read to read, and starts again when the deadline moves: a
+// fast body soon comes in whole buffers, a slow one never waits for more than it
+// owes.
 const bodyPace = 4 << 10
 
 // newBody wraps r's body and starts its clock. raw must be net/http's own writer,
@@ -42,7 +47,7 @@ func newBody(raw http.ResponseWriter, r *http.Request, limit int64, timeout time
 
 func (b *body) armLocked(now time.Time) {
 	b.set(now.Add(b.timeout))
-	b.armed, b.since, b.off = now, 0, false
+	b.armed, b.since, b.room, b.off = now, 0, bodyPace, false
 }
 
 // release takes the deadline away. Left to itself it would end the connection's
@@ -66,6 +71,10 @@ func (b *body) Read(p []byte) (int, error) {
 		if now := time.Now(); b.off || now.Sub(b.armed) > b.timeout/8 {
 			b.armLocked(now)
 		}
+	}
+	if len(p) > b.room {
+		p = p[:b.room]
+		b.room *= 2
 	}
 	b.mu.Unlock()
 	n, err := b.ReadCloser.Read(p)

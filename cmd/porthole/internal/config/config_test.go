@@ -154,8 +154,10 @@ func TestCheckNamesThePlace(t *testing.T) {
 		})
 	}
 	f := Default()
-	f.Config.Link.MTU = 100
-	f.SetFlag("link.mtu", "--mtu")
+	require.EqualError(t, f.Set("link.mtu", "--mtu", "x"), `--mtu: "x" is no whole number`)
+	require.NoError(t, f.Set("link.mtu", "--mtu", "100"))
+	require.True(t, f.IsSet("link.mtu"))
+	require.False(t, f.IsSet("link.address"))
 	require.EqualError(t, f.Check(), "--mtu: 100 is not 1280 to 65520 (IPv6 needs 1280)")
 }
 

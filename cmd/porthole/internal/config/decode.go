@@ -85,8 +85,24 @@ func Decode(name string, r io.Reader) (*File, error) {
 	return f, nil
 }
 
-// SetFlag notes that the value at path was set by a flag, so that Check can name it.
-func (f *File) SetFlag(path, flag string) { f.flags[path] = flag }
+// Set gives the key at path ("link.mtu") the value of a flag, over the file's.
+// Check names the flag when it is wrong.
+func (f *File) Set(path, flag, value string) error {
+	v := reflect.ValueOf(&f.Config).Elem()
+	for _, key := range strings.Split(path, ".") {
+		fs := fields(v)
+		i := slices.IndexFunc(fs, func(f field) bool { return f.key == key })
+		if i < 0 {
+			return fmt.Errorf("%s: no key %q", flag, path) // a mistake of ours; every flag is tested
+		}
+		v = fs[i].v
+	}
+	f.flags[path] = flag
+	if err := setScalar(v, value); err != nil {
+		return fmt.Errorf("%s: %w", flag, err)
+	}
+	return nil
+}
 
 // IsSet reports whether the file or a flag named path.
 func (f *File) IsSet(path string) bool {

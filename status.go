@@ -1,0 +1,118 @@
+package porthole
+
+import (
+	"time"
+
+	"porthole/demux"
+	"porthole/services"
+)
+
+// PortStatus is one bound port: what `porthole ports` shows.
+type PortStatus struct {
+	Port    services.Port `json:"port"`
+	Service string        `json:"service"`
+	// State is "answering" after a good probe, "failed" after a bad one or when the
+	// service ended with an error, else "listening", "bound" (UDP), "connected"
+	// (a TCP port without listener that a connection uses) or "closing".
+	State string        `json:"state"`
+	Error string        `json:"error,omitempty"`
+	Took  time.Duration `json:"took_ns,omitempty"` // of the probe
+
+	Arrived      uint64            `json:"arrived"` // packets
+	Queued       int               `json:"queued"`  // packets, those a worker holds included
+	QueuedBytes  int               `json:"queued_bytes"`
+	LimitPackets int               `json:"limit_packets"`
+	LimitBytes   int               `json:"limit_bytes"`
+	HighWater    int               `json:"high_water"`             // most packets queued at once
+	Accept       int               `json:"accept_queue"`           // connections waiting (TCP)
+	AcceptLimit  int               `json:"accept_limit,omitempty"` // the backlog; 0 on UDP
+	Fates        map[string]uint64 `json:"fates"`                  // non-zero ones
+}
+
+// Ports lists every bound port, TCP first, in order.
+func (h *Host) Ports() []PortStatus {
+	declared := map[services.Port]*running{}
+	for _, r := range h.services() {
+		for _, p := range r.ports {
+			declared[p] = r
+		}
+	}
+	var ps []PortStatus
+	for _, s := range h.table.Ports() {
+		port := portOf(s.Port)
+		r := declared[port]
+		if s.Port.IsLane() || s.Owner == "" && r == nil {
+			continue
+		}
+		p := PortStatus{
+			Port: port, Service: s.Owner, State: "bound",
+			Arrived: s.Arrived, Queued: s.Queued, QueuedBytes: s.Bytes,
+			LimitPackets: s.Limits.Packets, LimitBytes: s.Limits.Bytes, HighWater: s.High,
+			Fates: fateMap(s.Fates),
+		}
+		if s.Port.IsTCP() {
+			p.State = h.stack.PortState(port.Number)
+			p.Accept, p.AcceptLimit, _, _ = h.stack.Backlog(port.Number)
+		}
+		if r != nil {
+			p.Service = r.svc.Name
+			if state, message, took := r.status(port); state != "" {
+				p.State, p.Error, p.Took = state, message, took
+			}
+		}
+		ps = append(ps, p)
+	}
+	return ps
+}
+
+func fateMap(fates [demux.NumFates]uint64) map[string]uint64 {
+	m := map[string]uint64{}
+	for f, n := range fates {
+		if n != 0 {
+			m[demux.Fate(f).String()] = n
+		}
+	}
+	return m
+}
+
+// Health is the state of the host as a whole: what GET /v1/health answers.
+type Health struct {
+	Name     string            `json:"name"`
+	Version  string            `json:"version"`
+	Started  time.Time         `json:"started"`
+	Ready    bool              `json:"ready"`
+	Device   string            `json:"device"`    // interface name
+	Kind     string            `json:"kind"`      // of the device
+	Address  string            `json:"address"`   // prefix, or ""
+	Address6 string            `json:"address6"`  // prefix, or ""
+	Arrived  map[string]uint64 `json:"arrived"`   // packets by kind: device, self-test, reassembled
+	Fates    map[string]uint64 `json:"fates"`     // packets, whole host
+	Queued   int               `json:"queued"`    // packets without a fate yet
+	LedgerOK bool              `json:"ledger_ok"` // arrived = fates + queued
+}
+
+// Health returns a snapshot.
+func (h *Host) Health() Health {
+	t := h.table.Totals()
+	s := Health{
+		Name: h.cfg.Name, Version: Version, Started: h.started,
+		Device: h.facts.Name, Kind: h.facts.Kind,
+		Arrived: map[string]uint64{}, Fates: fateMap(t.Fates), Queued: t.Queued,
+		LedgerOK: t.Check() == nil,
+	}
+	if a := h.cfg.Link.Address; a.IsValid() {
+		s.Address = a.String()
+	}
+	if a := h.cfg.Link.Address6; a.IsValid() {
+		s.Address6 = a.String()
+	}
+	for k, n := range t.Kinds {
+		s.Arrived[demux.Kind(k).String()] = n
+	}
+	select {
+	case <-h.ready:
+		s.Ready = true
+	default:
+	}
+	return s
+}
