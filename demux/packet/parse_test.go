@@ -151,7 +151,7 @@ func TestParseProblems(t *testing.T) {
 		{"extension cut by the packet's end", edit("v6 two extensions", 4, 0, 15), BadExtension},
 		{"extension of 4 bytes", edit("v6 two extensions", 4, 0, 4), BadExtension},
 		{"extension longer than the packet", edit("v6 two extensions", 41, 200), BadExtension},
-		{"extension that ends in the padding", padded(edit("v6 unknown option to be skipped", 41, 2)), BadExtension},
+		{"extension that ends in the padding", padded(edit("v6 routing header, arrived", 41, 5)), BadExtension},
 		{"routing header longer than the packet", edit("v6 routing header, arrived", 41, 200), BadExtension},
 		{"option longer than its header", edit("v6 two extensions", 47, 1, 60, 0, 1, 9), BadExtension},
 		{"option without a length", edit("v6 two extensions", 47, 1), BadExtension},

@@ -47,6 +47,7 @@ func TestParseOptions(t *testing.T) {
 		{"fast open", raw("220a 0102030405060708"), TCPOptions{HasFastOpen: true, FastOpen: raw("0102030405060708")}, true},
 		{"unknown kind", raw("fd04aabb 0402"), TCPOptions{SACKPermitted: true}, true},
 		{"mss of 3 bytes", raw("020305 0402"), TCPOptions{SACKPermitted: true}, true},
+		{"mss of 5 bytes", raw("020505b400 0402"), TCPOptions{SACKPermitted: true}, true},
 		{"window scale of 4 bytes", raw("03040707"), TCPOptions{}, true},
 		{"sack permitted of 3 bytes", raw("040300"), TCPOptions{}, true},
 		{"sack of 9 bytes", raw("0509 00000001 000000"), TCPOptions{}, true},
