@@ -142,18 +142,17 @@ func (i *Info) parse6(head []byte, total int) Problem {
 func (i *Info) parseChain(head []byte, next uint8, end int) Problem {
 	at := 40
 	for n := 0; ; n++ {
-		i.Proto = next
-		i.upper(at, end)
 		switch next {
 		case protoHopByHop:
 			if at != 40 {
-				return None // netstack answers: unrecognised here
+				return i.stop(next, at, end) // unrecognised in this place
 			}
 			if end == 40 {
 				return Jumbogram
 			}
 		case protoRouting, protoFragment, protoDestination, protoExperiment:
 		default:
+			i.Proto = next
 			return i.transport(head, next, at, end)
 		}
 		if n == MaxExtensions {
@@ -185,11 +184,11 @@ func (i *Info) parseChain(head []byte, next uint8, end int) Problem {
 				return BadExtension
 			}
 			if !skip {
-				return None
+				return i.stop(next, at, end)
 			}
 		case protoRouting:
 			if head[at+3] != 0 { // segments left: this is not its last stop
-				return None
+				return i.stop(next, at, end)
 			}
 		case protoFragment:
 			f := binary.BigEndian.Uint16(head[at+2:])
@@ -207,6 +206,13 @@ func (i *Info) parseChain(head []byte, next uint8, end int) Problem {
 		next = head[at]
 		at += size
 	}
+}
+
+// stop ends the walk at an extension header that somebody else has to judge.
+func (i *Info) stop(next uint8, at, end int) Problem {
+	i.Proto = next
+	i.upper(at, end)
+	return None
 }
 
 // options6 walks hop-by-hop or destination options (RFC 8200, 4.2). skip is false
