@@ -1,0 +1,105 @@
+// Command porthole runs a virtual host that you can see into, and asks a running
+// one what it does. See `porthole --help`; every command is one file of this folder.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/alecthomas/kong"
+
+	"porthole/cmd/porthole/internal/config"
+	"porthole/services"
+)
+
+const about = `A virtual host that you can see into: real clients, a port table, and a queue behind every port.
+
+First:  porthole demo`
+
+type cli struct {
+	Demo    demoCmd    `cmd:"" help:"The first minute: bring a host up in a private network and point real clients at it."`
+	Exec    execCmd    `cmd:"" help:"Run a command in a private network that has the host in it. No root needed."`
+	Up      upCmd      `cmd:"" help:"Bring the host up on this machine until Ctrl-C. Needs root (CAP_NET_ADMIN)."`
+	Ports   portsCmd   `cmd:"" help:"Show the port table of a running host."`
+	Config  configCmd  `cmd:"" help:"Print the configuration as commented YAML; --config FILE takes it."`
+	Doctor  doctorCmd  `cmd:"" help:"Say what this machine lacks and the command that mends it."`
+	Client  clientCmd  `cmd:"" help:"Clients that other machines do not have."`
+	Version versionCmd `cmd:"" help:"Print the version."`
+	Inside  insideCmd  `cmd:"" hidden:""`
+}
+
+// console is where a command reads and writes.
+type console struct {
+	in       io.Reader
+	out, err *os.File
+}
+
+func main() {
+	os.Exit(run(os.Args[1:], &console{os.Stdin, os.Stdout, os.Stderr}))
+}
+
+// run carries out one command line and returns the exit code: 0 good, 1 failed, 2
+// wrong usage or configuration; `exec` returns its command's.
+func run(args []string, con *console) int {
+	parser, err := kong.New(&cli{},
+		kong.Name("porthole"), kong.Description(about),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
+		kong.Writers(con.out, con.err), kong.Bind(con))
+	if err != nil {
+		return report(con, err)
+	}
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	ctx, err := parser.Parse(args)
+	if err != nil {
+		return report(con, usage(parser, err))
+	}
+	return report(con, ctx.Run(con))
+}
+
+// usageError is a command line that cannot be carried out as it stands.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+// codeError ends the program with a code; everything to say has been said.
+type codeError int
+
+func (e codeError) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
+
+func usage(parser *kong.Kong, err error) error {
+	help := parser.Model.Name
+	var pe *kong.ParseError
+	if errors.As(err, &pe) && pe.Context.Command() != "" {
+		help += " " + strings.Join(strings.FieldsFunc(pe.Context.Command(), func(r rune) bool { return r == ' ' }), " ")
+		help, _, _ = strings.Cut(help, " <") // the command without its arguments
+	}
+	return usageError{fmt.Errorf("%w; see `%s --help`", err, help)}
+}
+
+// report prints err as the one line it is and returns the exit code it stands for.
+// The problems of a configuration file are a line each, which an editor can follow.
+func report(con *console, err error) int {
+	var code codeError
+	var problems config.Problems
+	var wrong *services.ConfigError
+	var use usageError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &code):
+		return int(code)
+	case errors.As(err, &problems):
+		fmt.Fprintln(con.err, problems)
+		return 2
+	}
+	fmt.Fprintln(con.err, "porthole: "+strings.ReplaceAll(err.Error(), "\n", "; "))
+	if errors.As(err, &use) || errors.As(err, &wrong) {
+		return 2
+	}
+	return 1
+}

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"porthole"
+)
+
+// portTable writes the ports with their queues, a line each.
+func portTable(w io.Writer, ports []porthole.PortStatus) error {
+	rows := [][]string{{"PORT", "SERVICE", "STATE", "PROBE", "ARRIVED", "QUEUE", "PEAK", "ACCEPT", "LOST"}}
+	for i := range ports {
+		p := &ports[i]
+		accept := "-"
+		if p.AcceptLimit > 0 {
+			accept = fmt.Sprintf("%d/%d", p.Accept, p.AcceptLimit)
+		}
+		rows = append(rows, []string{
+			p.Port.String(), p.Service, p.State, took(p), fmt.Sprint(p.Arrived),
+			fmt.Sprintf("%d/%d", p.Queued, p.LimitPackets), fmt.Sprint(p.HighWater), accept, lost(p),
+		})
+	}
+	_, err := io.WriteString(w, columns(rows, 4, 5, 6, 7))
+	return err
+}
+
+// listed leaves out the ports of single connections, such as the probes' own: they
+// come and go.
+func listed(ports []porthole.PortStatus) []porthole.PortStatus {
+	return slices.DeleteFunc(slices.Clone(ports), func(p porthole.PortStatus) bool { return p.State == "connected" })
+}
+
+// probeLine is one port as `up` and `demo` list it: "53/udp dns answering 0.4 ms".
+func probeLine(p *porthole.PortStatus) []string {
+	line := []string{p.Port.String(), p.Service, p.State}
+	if t := took(p); t != "-" {
+		line = append(line, t)
+	}
+	if p.Error != "" {
+		line[2] += ": " + oneLine(p.Error)
+	}
+	return line
+}
+
+func took(p *porthole.PortStatus) string {
+	if p.Took == 0 {
+		return "-"
+	}
+	return milliseconds(p.Took)
+}
+
+func milliseconds(d time.Duration) string {
+	return fmt.Sprintf("%.1f ms", float64(d)/float64(time.Millisecond))
+}
+
+// lost names the packets of a port that no service saw, or its error.
+func lost(p *porthole.PortStatus) string {
+	var words []string
+	for fate, n := range p.Fates {
+		switch fate {
+		case "to-stack", "to-service", "to-reassembly":
+		default:
+			words = append(words, fmt.Sprintf("%d %s", n, fate))
+		}
+	}
+	slices.Sort(words)
+	if p.Error != "" {
+		words = append(words, oneLine(p.Error))
+	}
+	if len(words) == 0 {
+		return "0"
+	}
+	return strings.Join(words, ", ")
+}
+
+// columns aligns rows; the columns named in right are aligned to the right.
+func columns(rows [][]string, right ...int) string {
+	var width []int
+	for _, r := range rows {
+		for i, cell := range r {
+			if i == len(width) {
+				width = append(width, 0)
+			}
+			width[i] = max(width[i], utf8.RuneCountInString(cell))
+		}
+	}
+	var b strings.Builder
+	for _, r := range rows {
+		var line strings.Builder
+		for i, cell := range r {
+			pad := strings.Repeat(" ", width[i]-utf8.RuneCountInString(cell))
+			if slices.Contains(right, i) {
+				line.WriteString(pad + cell)
+			} else {
+				line.WriteString(cell + pad)
+			}
+			line.WriteString("  ")
+		}
+		b.WriteString(strings.TrimRight(line.String(), " ") + "\n")
+	}
+	return b.String()
+}
+
+func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
