@@ -15,7 +15,6 @@ import (
 	"porthole"
 	"porthole/cmd/porthole/internal/config"
 	"porthole/cmd/porthole/internal/control"
-	"porthole/cmd/porthole/internal/sandbox"
 	"porthole/stack/stacktest"
 	"porthole/tun"
 )
@@ -31,36 +30,19 @@ func (c *demoCmd) Run(con *console) error {
 		return c.steps(con)
 	}
 	if !c.InMemory {
-		why := noNamespace()
-		if why == "" {
+		why := trySandbox()
+		if why == nil {
 			fmt.Fprintln(con.out, "A virtual host in a private network of its own. Nothing outside it changes.")
-			code, err := (&execCmd{}).launch(config.Default(), []string{"/proc/self/exe", "demo", "--inside"})
+			code, err := (&execCmd{}).launch(config.Default(), "/proc/self/exe", []string{"porthole", "demo", "--inside"})
 			if err != nil {
 				return fmt.Errorf("demo: %w", err)
 			}
 			return codeError(code)
 		}
-		fmt.Fprintf(con.out, "No private network here: %s; `porthole doctor` says what mends it.\n", why)
+		fmt.Fprintf(con.out, "No private network here: %s.\n`porthole doctor` says what mends it.\n\n", oneLine(why.Error()))
 	}
 	fmt.Fprintln(con.out, "A virtual host and its clients, in the memory of this one process.")
 	return c.inMemory(con)
-}
-
-// noNamespace says why a private network cannot be had, or "".
-func noNamespace() string {
-	if err := sandbox.Possible(); err != nil {
-		var se *sandbox.Error
-		if errors.As(err, &se) {
-			return se.Op + ": " + se.Err.Error()
-		}
-		return err.Error()
-	}
-	f, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
-	if err != nil {
-		return err.Error()
-	}
-	_ = f.Close()
-	return ""
 }
 
 // steps points the clients at the host that this command runs under.

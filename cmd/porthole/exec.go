@@ -43,7 +43,7 @@ func (c *execCmd) Run(con *console) error {
 	if err != nil {
 		return err
 	}
-	code, err := c.launch(f, c.Argv)
+	code, err := c.launch(f, "", c.Argv)
 	if err != nil {
 		return fmt.Errorf("exec: %w", err)
 	}
@@ -53,22 +53,25 @@ func (c *execCmd) Run(con *console) error {
 // innerSpec is what the outer process tells the inner one.
 type innerSpec struct {
 	Config   string // the whole configuration, as YAML
+	Path     string // of CMD; "" looks Argv[0] up
 	Argv     []string
 	Dir      string // of the control socket
 	Named    bool   // the name was asked for: no suffix
 	Asked6   bool   // the IPv6 address was asked for: no doing without
 	LogLevel string
 	LogForm  string
+	Probe    bool // only try whether all this can be made
 }
 
-// launch runs argv beside a host in namespaces of their own.
-func (c *execCmd) launch(f *config.File, argv []string) (code int, err error) {
+// launch runs argv beside a host in namespaces of their own. path is as in
+// sandbox.Inside.Exec.
+func (c *execCmd) launch(f *config.File, path string, argv []string) (code int, err error) {
 	var yaml bytes.Buffer
 	if err := config.Print(&yaml, &f.Config); err != nil {
 		return 1, err
 	}
 	payload, err := json.Marshal(innerSpec{
-		Config: yaml.String(), Argv: argv, Dir: control.Dir(),
+		Config: yaml.String(), Path: path, Argv: argv, Dir: control.Dir(),
 		Named: f.IsSet("name"), Asked6: f.IsSet("link.address6"),
 		LogLevel: c.LogLevel, LogForm: c.LogFormat,
 	})
@@ -91,6 +94,9 @@ func (insideCmd) Run(con *console) error {
 	if err := json.Unmarshal(in.Payload, &spec); err != nil {
 		return fmt.Errorf("inside: payload: %w", err)
 	}
+	if spec.Probe {
+		return insideProbe(in)
+	}
 	s, p, err := insideHost(in, &spec, con)
 	if err != nil {
 		return err
@@ -99,7 +105,7 @@ func (insideCmd) Run(con *console) error {
 		<-s.done
 		in.Kill() // CMD has nobody to talk to any more
 	}()
-	code, err := in.Exec(spec.Argv, insideEnv(os.Environ(), p.socket))
+	code, err := in.Exec(spec.Path, spec.Argv, insideEnv(os.Environ(), p.socket))
 	if err != nil {
 		err = fmt.Errorf("exec: %w", err)
 	}
@@ -117,6 +123,25 @@ func (insideCmd) Run(con *console) error {
 		report(con, err)
 	}
 	return codeError(code)
+}
+
+// insideProbe makes what a host needs, for `doctor` and `demo`, and no host.
+func insideProbe(in *sandbox.Inside) error {
+	if err := in.Loopback(); err != nil {
+		return err
+	}
+	p, err := makePlan(config.Default(), nowhere)
+	if err != nil {
+		return err
+	}
+	if _, err := in.Files(resolver(&p.cfg)); err != nil {
+		return err
+	}
+	dev, err := p.device(false)
+	if err != nil {
+		return err
+	}
+	return dev.Close()
 }
 
 // insideHost brings the host up and waits until it answers.

@@ -9,6 +9,7 @@
 package control
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -74,9 +75,25 @@ func ownDir(dir string) error {
 	return os.Chmod(dir, 0o700)
 }
 
-// lock holds the directory until unlock: the kernel drops it with the process.
+// Writable reports whether a host of this user could have a socket in dir.
+func Writable(dir string) error {
+	_, held := os.Stat(dir)
+	if err := ownDir(dir); err != nil {
+		return err
+	}
+	if held != nil {
+		_ = os.Remove(dir) // as it was
+	}
+	return nil
+}
+
+// lock holds the directory until unlock: the kernel drops it with the process. A
+// directory that its last host removed meanwhile gives errGone.
 func lock(dir string) (unlock func(), err error) {
 	f, err := os.Open(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, errGone
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -85,12 +102,23 @@ func lock(dir string) (unlock func(), err error) {
 			break
 		}
 	}
+	var mine, now os.FileInfo
+	if err == nil {
+		mine, err = f.Stat()
+	}
 	if err != nil {
 		_ = f.Close()
 		return nil, fmt.Errorf("lock %s: %w", dir, err)
 	}
+	if now, err = os.Lstat(dir); err != nil || !os.SameFile(mine, now) {
+		_ = f.Close()
+		return nil, errGone
+	}
 	return func() { _ = f.Close() }, nil
 }
+
+// errGone is for a directory that was removed between making and locking it.
+var errGone = errors.New("the control directory was removed at the same moment")
 
 // hostName is the host's name that a socket's path stands for.
 func hostName(path string) string { return strings.TrimSuffix(filepath.Base(path), ".sock") }

@@ -49,10 +49,16 @@ func Listen(dir, name string) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := ownDir(dir); err != nil {
-		return nil, err
+	var s *Server
+	var holder net.Conn
+	for range 10 {
+		if err = ownDir(dir); err != nil {
+			return nil, err
+		}
+		if s, holder, err = bind(dir, path); !errors.Is(err, errGone) {
+			break
+		}
 	}
-	s, holder, err := bind(dir, path)
 	if holder != nil {
 		defer func() { _ = holder.Close() }()
 		return nil, &Busy{Path: path, Holder: holderOf(holder, path)}
@@ -134,12 +140,19 @@ func (s *Server) Serve(ctx context.Context, src Source) error {
 func (s *Server) Close() error {
 	_ = s.ln.Close()
 	unlock, err := lock(filepath.Dir(s.path))
+	if errors.Is(err, errGone) {
+		return nil // and the socket with it
+	}
 	if err != nil {
 		return err
 	}
 	defer unlock()
 	if now, err := os.Lstat(s.path); err == nil && os.SameFile(now, s.mine) {
-		return os.Remove(s.path)
+		err = os.Remove(s.path)
+		if os.Getenv(EnvDir) == "" {
+			_ = os.Remove(filepath.Dir(s.path)) // the last host leaves no directory of ours either
+		}
+		return err
 	}
 	return nil
 }

@@ -117,13 +117,15 @@ func (in *Inside) Loopback() error {
 	return nil
 }
 
-// Exec runs CMD and returns its exit code: 127 when there is no such command, 126
+// Exec runs CMD, which is at path or, when that is "", wherever PATH has argv[0], and
+// returns its exit code: 127 when there is no such command, 126
 // when it cannot be run (both with an error), 128+n when signal n ended it. As pid
 // 1 it also reaps every orphan of the namespace.
-func (in *Inside) Exec(argv, env []string) (code int, err error) {
-	path, err := exec.LookPath(argv[0])
-	if err != nil {
-		return commandError(argv[0], err)
+func (in *Inside) Exec(path string, argv, env []string) (code int, err error) {
+	if path == "" {
+		if path, err = exec.LookPath(argv[0]); err != nil {
+			return commandError(argv[0], err)
+		}
 	}
 	if err := in.ctx.Err(); err != nil {
 		return 128 + int(unix.SIGINT), nil // ended before it began

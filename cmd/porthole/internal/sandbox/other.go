@@ -29,10 +29,10 @@ func (*Inside) Loopback() error { return ErrSystem }
 func (*Inside) Files(Resolver) ([]string, error) { return nil, ErrSystem }
 
 // Exec needs Linux.
-func (*Inside) Exec([]string, []string) (int, error) { return 1, ErrSystem }
+func (*Inside) Exec(string, []string, []string) (int, error) { return 1, ErrSystem }
 
 // Kill needs Linux.
 func (*Inside) Kill() {}
 
-// Possible reports ErrSystem.
-func Possible() error { return ErrSystem }
+// Try reports ErrSystem.
+func Try(Options) error { return ErrSystem }

@@ -1,12 +1,14 @@
 package sandbox
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -169,12 +171,30 @@ func (t *terminal) restore() {
 	_ = t.f.Close()
 }
 
-// Possible tries whether namespaces can be made: it starts `true` in them.
-func Possible() error {
-	cmd := exec.Command("/proc/self/exe", "version")
-	cmd.SysProcAttr = attributes(false)
-	if err := cmd.Run(); err != nil {
+// Try starts the inner process as Run does, without input and output, and returns
+// what it said when it failed.
+func Try(o Options) error {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = w.Close() }()
+	cmd := exec.Command("/proc/self/exe", o.Args...)
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	cmd.ExtraFiles = []*os.File{r}
+	cmd.SysProcAttr = attributes(o.Root)
+	err = cmd.Start()
+	_ = r.Close()
+	if err != nil {
 		return startError(err)
+	}
+	_ = send(w, o.Payload) // an inner process that has ended says why below
+	if err := cmd.Wait(); err != nil {
+		if line, _, _ := strings.Cut(said.String(), "\n"); line != "" {
+			return errors.New(strings.TrimPrefix(line, "porthole: "))
+		}
+		return err
 	}
 	return nil
 }
