@@ -28,6 +28,7 @@ type files struct {
 	root  *os.Root
 	env   *services.Env
 	cfg   *Config
+	most  int // entries of a listing
 	quota quota
 	swap  sync.Mutex // held while a finished upload takes its place
 }
@@ -40,7 +41,7 @@ func openFiles(dir string, cfg *Config, env *services.Env) (*files, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &files{root: root, env: env, cfg: cfg}
+	f := &files{root: root, env: env, cfg: cfg, most: listLimit}
 	f.quota.limit = int64(cfg.UploadTotal)
 	if cfg.Upload {
 		if err := f.takeStock(); err != nil {
@@ -162,14 +163,14 @@ func (f *files) list(w *response, r *http.Request, dir *os.File, name string) {
 			return
 		}
 	}
-	ents, err := dir.ReadDir(listLimit + 1)
+	ents, err := dir.ReadDir(f.most + 1)
 	if err != nil && len(ents) == 0 && !errors.Is(err, io.EOF) {
 		f.refuse(w, err)
 		return
 	}
-	more := len(ents) > listLimit
+	more := len(ents) > f.most
 	var list []entry
-	for _, e := range ents[:min(len(ents), listLimit)] {
+	for _, e := range ents[:min(len(ents), f.most)] {
 		if en, ok := f.entry(name, e); ok {
 			list = append(list, en)
 		}
@@ -183,7 +184,7 @@ func (f *files) list(w *response, r *http.Request, dir *os.File, name string) {
 		}
 		return cmp.Compare(a.Name, b.Name)
 	})
-	page := listing{Path: "/files/", Up: name != ".", List: list, More: more, Limit: listLimit}
+	page := listing{Path: "/files/", Up: name != ".", List: list, More: more, Limit: f.most}
 	if name != "." {
 		page.Path += name + "/"
 	}

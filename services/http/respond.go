@@ -132,8 +132,6 @@ func (w *response) fail(status int, text string) {
 // text answers with plain text.
 func (w *response) text(status int, text string) {
 	h := w.Header()
-	h.Del("Etag")
-	h.Del("Last-Modified")
 	h.Set("Content-Type", "text/plain; charset=utf-8")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Content-Length", strconv.Itoa(len(text)))

@@ -188,10 +188,16 @@ func (f *files) store(body io.Reader, name string) (fi fs.FileInfo, err error) {
 			return nil, bodyError{rerr}
 		}
 	}
-	if fi, err = file.Stat(); err != nil {
+	if err := file.Close(); err != nil {
 		return nil, err
 	}
-	if err := file.Close(); err != nil {
+	// A file system's own clock may stand still for milliseconds; the entity tag
+	// needs a time that two uploads do not share.
+	now := f.env.Now()
+	if err := f.root.Chtimes(temp, now, now); err != nil {
+		return nil, err
+	}
+	if fi, err = f.root.Stat(temp); err != nil {
 		return nil, err
 	}
 	// One replacement at a time, so that the space of what is replaced is given

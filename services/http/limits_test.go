@@ -1,0 +1,385 @@
+package http
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
+
+	"porthole/services"
+)
+
+// A client that never finishes its header loses the connection after
+// header-timeout, whether it sends nothing, a byte now and then, or HTTP/2's preface.
+func TestSlowHeaderEnds(t *testing.T) {
+	w := start(t, func(_ *services.Env, cfg *Config) { cfg.HeaderTimeout = 150 * time.Millisecond })
+	for _, sent := range []string{"", "G", "GET / HTTP/1.1\r\nHost: a\r\nX-A: b\r\n", "PRI * HTTP/2.0\r\n\r\n"} {
+		t.Run(fmt.Sprintf("%.12q", sent), func(t *testing.T) {
+			c := w.dial(t)
+			io.WriteString(c, sent)
+			_, err := io.ReadAll(c) // ends when the host closes
+			require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
+		})
+	}
+	t.Run("drip", func(t *testing.T) {
+		c := w.dial(t)
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\n")
+		for i := range 1000 {
+			<-tick.C
+			if _, err := fmt.Fprintf(c, "X-%d: y\r\n", i); err != nil {
+				return // the host has hung up
+			}
+		}
+		t.Fatal("the header went on for 10 s")
+	})
+}
+
+func TestIdleConnectionEnds(t *testing.T) {
+	w := start(t, func(_ *services.Env, cfg *Config) { cfg.IdleTimeout = 100 * time.Millisecond })
+	c := w.dial(t)
+	io.WriteString(c, "GET /blob/1 HTTP/1.1\r\nHost: a\r\n\r\n")
+	got, err := io.ReadAll(c)
+	require.NoError(t, err)
+	require.Equal(t, "HTTP/1.1 200 OK", statusLine(string(got)))
+}
+
+// A body that stops, or comes a byte at a time, ends with 408; endpoints that do
+// not read bodies end it as well.
+func TestSlowBodyEnds(t *testing.T) {
+	dir := t.TempDir()
+	w := start(t, func(_ *services.Env, cfg *Config) {
+		cfg.BodyTimeout = 200 * time.Millisecond
+		cfg.Files, cfg.Upload = dir, true
+	})
+	for _, c := range []struct {
+		name, head string
+		drip       bool
+		want       string
+	}{
+		{"stops", "PUT /sink HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nabc", false, "HTTP/1.1 408 Request Timeout"},
+		{"chunked stops", "PUT /sink HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", false, "HTTP/1.1 408 Request Timeout"},
+		{"drips", "PUT /sink HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n", true, "HTTP/1.1 408 Request Timeout"},
+		{"upload", "PUT /files/x HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nabc", false, "HTTP/1.1 408 Request Timeout"},
+		{"go-httpbin", "POST /test/post HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nabc", false, "HTTP/1.1 408 Request Timeout"},
+		{"unread", "GET /blob/1 HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nabc", false, "HTTP/1.1 200 OK"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			conn := w.dial(t)
+			io.WriteString(conn, c.head)
+			stop := make(chan struct{})
+			var wg sync.WaitGroup
+			if c.drip {
+				wg.Go(func() {
+					tick := time.NewTicker(5 * time.Millisecond)
+					defer tick.Stop()
+					for {
+						select {
+						case <-stop:
+							return
+						case <-tick.C:
+							conn.Write([]byte("x"))
+						}
+					}
+				})
+			}
+			line, err := bufio.NewReader(conn).ReadString('\n')
+			close(stop)
+			wg.Wait()
+			require.NoError(t, err)
+			require.Equal(t, c.want, strings.TrimSpace(line))
+		})
+	}
+}
+
+func TestSlowBodyEndsHTTP2(t *testing.T) {
+	w := start(t, func(_ *services.Env, cfg *Config) { cfg.BodyTimeout = 150 * time.Millisecond })
+	pr, pw := io.Pipe()
+	defer pw.Close()
+	go pw.Write([]byte("abc"))
+	resp, _ := w.doWith(t, w.h2(t), "PUT", "/sink", pr)
+	require.Equal(t, 408, resp.StatusCode)
+}
+
+// A long upload whose pieces keep coming may take many times the body timeout.
+func TestSteadyBodyGoesOn(t *testing.T) {
+	w := start(t, func(_ *services.Env, cfg *Config) { cfg.BodyTimeout = 200 * time.Millisecond })
+	for name, client := range map[string]*http.Client{"http1": w.http, "http2": w.h2(t)} {
+		t.Run(name, func(t *testing.T) {
+			tick := time.NewTicker(20 * time.Millisecond)
+			defer tick.Stop()
+			body := &ticking{tick: tick.C, piece: make([]byte, bodyPace), left: 40}
+			resp, got := w.doWith(t, client, "PUT", "/sink", body)
+			require.Equal(t, 200, resp.StatusCode, "%s", got)
+			require.Contains(t, string(got), fmt.Sprintf(`{"bytes":%d,`, 40*bodyPace))
+		})
+	}
+}
+
+// ticking is a body that gives one piece at each tick.
+type ticking struct {
+	tick  <-chan time.Time
+	piece []byte
+	left  int
+}
+
+func (b *ticking) Read(p []byte) (int, error) {
+	if b.left == 0 {
+		return 0, io.EOF
+	}
+	<-b.tick
+	b.left--
+	return copy(p, b.piece), nil
+}
+
+// A handler that waits longer than the body timeout, its body unread, keeps its
+// context: the deadline of the body is not one of the response.
+func TestBodyDeadlineSparesResponse(t *testing.T) {
+	ended := make(chan error, 1)
+	w := start(t, func(env *services.Env, cfg *Config) {
+		cfg.BodyTimeout = 100 * time.Millisecond
+		env.Pages = map[string]any{"/slow": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			io.Copy(io.Discard, r.Body)
+			w.Write(make([]byte, 20<<10))
+			w.(http.Flusher).Flush()
+			select {
+			case <-r.Context().Done():
+				ended <- r.Context().Err()
+			case <-time.After(400 * time.Millisecond):
+				ended <- nil
+			}
+		})}
+	})
+	resp, _ := w.do(t, "POST", "/slow", strings.NewReader("abc"))
+	require.Equal(t, 200, resp.StatusCode)
+	require.NoError(t, <-ended)
+}
+
+// A client that takes nothing of its response is given up, in HTTP/1 by the
+// connection's write deadline, in HTTP/2 by the stream's.
+func TestStalledReaderEnds(t *testing.T) {
+	done := make(chan string, 2)
+	w := start(t, func(env *services.Env, cfg *Config) {
+		cfg.WriteTimeout = 200 * time.Millisecond
+		env.Pages = map[string]any{"/endless": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			for {
+				if _, err := w.Write(make([]byte, 64<<10)); err != nil {
+					done <- r.Proto
+					return
+				}
+			}
+		})}
+	})
+	c := w.dial(t)
+	require.NoError(t, c.(*net.TCPConn).SetReadBuffer(4096))
+	io.WriteString(c, "GET /endless HTTP/1.1\r\nHost: a\r\n\r\n")
+	require.Equal(t, "HTTP/1.1", await(t, done))
+
+	resp, err := w.h2(t).Get(w.url + "/endless")
+	require.NoError(t, err)
+	defer resp.Body.Close() // its window is never opened: nothing is read
+	require.Equal(t, "HTTP/2.0", await(t, done))
+}
+
+// A client that takes a little all the time may take as long as it likes.
+func TestSlowReaderGoesOn(t *testing.T) {
+	w := start(t, func(_ *services.Env, cfg *Config) { cfg.WriteTimeout = 400 * time.Millisecond })
+	c := w.dial(t)
+	const size = 32 << 20 // more than the kernel buffers between the two
+	fmt.Fprintf(c, "GET /blob/%d HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", size)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	br := bufio.NewReaderSize(c, 64<<10)
+	resp, err := http.ReadResponse(br, nil)
+	require.NoError(t, err)
+	var got int64
+	for range 100 { // a second at 64 KiB per tick, then the rest at once
+		n, err := io.CopyN(io.Discard, resp.Body, 64<<10)
+		require.NoError(t, err)
+		got += n
+		<-tick.C
+	}
+	n, err := io.Copy(io.Discard, resp.Body)
+	require.NoError(t, err)
+	require.Equal(t, int64(size), got+n)
+}
+
+func await[T any](t *testing.T, c <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-c:
+		return v
+	case <-time.After(patience):
+		t.Fatal("did not happen")
+		panic("unreachable")
+	}
+}
+
+// At the limit a further connection waits unaccepted, and is served when one ends.
+func TestConnectionLimit(t *testing.T) {
+	w := start(t, func(_ *services.Env, cfg *Config) { cfg.MaxConnections = 2 })
+	first, second := w.dial(t), w.dial(t)
+	for _, c := range []net.Conn{first, second} {
+		io.WriteString(c, "GET /blob/1 HTTP/1.1\r\nHost: a\r\n\r\n")
+		_, err := http.ReadResponse(bufio.NewReader(c), nil)
+		require.NoError(t, err)
+	}
+	third := w.dial(t)
+	io.WriteString(third, "GET /blob/1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+	require.NoError(t, third.SetReadDeadline(time.Now().Add(100*time.Millisecond)))
+	_, err := third.Read(make([]byte, 1))
+	var ne net.Error
+	require.ErrorAs(t, err, &ne)
+	require.True(t, ne.Timeout(), "served beyond the limit")
+	first.Close()
+	require.NoError(t, third.SetReadDeadline(time.Now().Add(patience)))
+	got, err := io.ReadAll(third)
+	require.NoError(t, err)
+	require.Equal(t, "HTTP/1.1 200 OK", statusLine(string(got)))
+}
+
+func TestRequestLimit(t *testing.T) {
+	inside := make(chan struct{})
+	leave := make(chan struct{})
+	w := start(t, func(env *services.Env, cfg *Config) {
+		cfg.MaxRequests = 1
+		env.Pages = map[string]any{"/wait": http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+			inside <- struct{}{}
+			<-leave
+		})}
+	})
+	var g errgroup.Group
+	g.Go(func() error {
+		resp, err := http.Get(w.url + "/wait")
+		if err == nil {
+			resp.Body.Close()
+		}
+		return err
+	})
+	await(t, inside)
+	resp, _ := w.do(t, "GET", "/blob/1", nil)
+	require.Equal(t, 503, resp.StatusCode)
+	require.Equal(t, "1", resp.Header.Get("Retry-After"))
+	close(leave)
+	require.NoError(t, g.Wait())
+	http.DefaultTransport.(*http.Transport).CloseIdleConnections()
+	resp, _ = w.do(t, "GET", "/blob/1", nil)
+	require.Equal(t, 200, resp.StatusCode)
+}
+
+func TestSink64MiB(t *testing.T) {
+	w := start(t, nil)
+	const size = 64 << 20
+	sum := sha256.New()
+	_, err := writePattern(sum, 0, size)
+	require.NoError(t, err)
+	want := fmt.Sprintf(`{"bytes":%d,"sha256":"%s"}`+"\n", size, hex.EncodeToString(sum.Sum(nil)))
+	for name, client := range map[string]*http.Client{"http1": w.http, "http2": w.h2(t)} {
+		t.Run(name, func(t *testing.T) {
+			resp, got := w.doWith(t, client, "PUT", "/sink", io.LimitReader(&blob{size: 1 << 40}, size))
+			require.Equal(t, 200, resp.StatusCode)
+			require.Equal(t, "application/json", resp.Header.Get("Content-Type"))
+			require.Equal(t, want, string(got))
+		})
+	}
+}
+
+func TestParallel(t *testing.T) {
+	w := start(t, nil)
+	want := expect(0, 100000)
+	for name, client := range map[string]*http.Client{"http1": w.http, "http2": w.h2(t)} {
+		t.Run(name, func(t *testing.T) {
+			var g errgroup.Group
+			for range 200 {
+				g.Go(func() error {
+					resp, err := client.Get(w.url + "/blob/100000")
+					if err != nil {
+						return err
+					}
+					defer resp.Body.Close()
+					got, err := io.ReadAll(resp.Body)
+					if err == nil && !bytes.Equal(want, got) {
+						err = fmt.Errorf("wrong bytes")
+					}
+					return err
+				})
+			}
+			require.NoError(t, g.Wait())
+		})
+	}
+}
+
+// The end of the service in the middle of everything: a download that nobody
+// reads, an upload that nobody finishes, a request that waits, a WebSocket, an
+// HTTP/2 stream. Serve returns nil, soon, and goleak sees what is left.
+func TestStopInTheMiddle(t *testing.T) {
+	w := start(t, nil)
+	open := func(request, wantLine string) net.Conn {
+		c := w.dial(t)
+		io.WriteString(c, request)
+		if wantLine != "" {
+			line, err := bufio.NewReaderSize(c, 16).ReadString('\n')
+			require.NoError(t, err)
+			require.Equal(t, wantLine, strings.TrimSpace(line))
+		}
+		return c
+	}
+	open("GET /blob/8GiB HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 200 OK")
+	open("PUT /sink HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\nExpect: 100-continue\r\n\r\n", "HTTP/1.1 100 Continue")
+	open("GET /test/delay/10 HTTP/1.1\r\nHost: a\r\n\r\n", "")
+	open("GET /test/websocket/echo HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", "HTTP/1.1 101 Switching Protocols")
+	resp, err := w.h2(t).Get(w.url + "/blob/8GiB")
+	require.NoError(t, err)
+	defer resp.Body.Close()
+
+	began := time.Now()
+	require.NoError(t, w.Stop())
+	require.Less(t, time.Since(began), stopLimit)
+	_, err = net.Dial("tcp", w.addr.String())
+	require.Error(t, err)
+}
+
+// A listener that breaks ends the service with an error, and nothing is left.
+func TestBrokenListener(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	cfg := Default()
+	env := quietSite(t).env
+	env.TCP = []net.Listener{ln}
+	env.Config = &cfg
+	ended := make(chan error, 1)
+	go func() { ended <- serve(context.Background(), env) }()
+	ln.Close()
+	require.ErrorContains(t, await(t, ended), "accept")
+}
+
+func TestSeveralPorts(t *testing.T) {
+	var second string
+	w := start(t, func(env *services.Env, _ *Config) {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		env.TCP = append(env.TCP, ln)
+		second = ln.Addr().String()
+	})
+	resp, _ := w.do(t, "GET", "/blob/1", nil)
+	require.Equal(t, 200, resp.StatusCode)
+	w.url = "http://" + second
+	resp, _ = w.do(t, "GET", "/blob/1", nil)
+	require.Equal(t, 200, resp.StatusCode)
+}
