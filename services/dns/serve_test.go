@@ -1,0 +1,348 @@
+package dns
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	mdns "github.com/miekg/dns"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"porthole/services"
+	"porthole/services/servicestest"
+)
+
+// start serves on loopback with edit made to the configuration.
+func start(t testing.TB, edit func(*Config)) *servicestest.Rig {
+	return servicestest.Start(t, Service, func(e *services.Env) {
+		if edit != nil {
+			edit(e.Config.(*Config))
+		}
+	})
+}
+
+func dialTCP(t *testing.T, rig *servicestest.Rig) net.Conn {
+	t.Helper()
+	c, err := net.Dial("tcp4", rig.Addr[services.TCP(53)].String())
+	require.NoError(t, err)
+	t.Cleanup(func() { c.Close() })
+	require.NoError(t, c.SetDeadline(time.Now().Add(15*time.Second)))
+	return c
+}
+
+// framed is a query with its length before it.
+func framed(t testing.TB, id uint16, name string, typ uint16) []byte {
+	t.Helper()
+	q := new(mdns.Msg).SetQuestion(name, typ)
+	q.Id = id
+	b, err := q.Pack()
+	require.NoError(t, err)
+	return append(binary.BigEndian.AppendUint16(nil, uint16(len(b))), b...)
+}
+
+func readFramed(t testing.TB, r io.Reader) *mdns.Msg {
+	t.Helper()
+	var head [2]byte
+	_, err := io.ReadFull(r, head[:])
+	require.NoError(t, err)
+	b := make([]byte, binary.BigEndian.Uint16(head[:]))
+	_, err = io.ReadFull(r, b)
+	require.NoError(t, err)
+	m := new(mdns.Msg)
+	require.NoError(t, m.Unpack(b))
+	return m
+}
+
+func TestProbe(t *testing.T) {
+	for name, edit := range map[string]func(*Config){
+		"built-in": nil,
+		"no zones": func(c *Config) { c.Builtin = false },
+		"zone file": func(c *Config) {
+			c.Builtin = false
+			c.Zones = []ZoneFile{{"example.org", zoneFile(t, "ok.zone", "$TTL 60\n@ SOA ns h 1 2 3 4 5\n@ NS ns\nns A 192.0.2.1\n")}}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rig := start(t, edit)
+			for _, p := range Service.Ports {
+				env := *rig.Env
+				ap := rig.Addr[p]
+				env.Host.Addr4 = netipPrefix(ap.Addr().String() + "/8")
+				require.NoError(t, probe(t.Context(), &env, services.Port{Proto: p.Proto, Number: ap.Port()}))
+			}
+		})
+	}
+	t.Run("nobody answers", func(t *testing.T) {
+		pc, err := net.ListenPacket("udp4", "127.0.0.1:0")
+		require.NoError(t, err)
+		defer pc.Close()
+		rig := start(t, nil)
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		require.Error(t, probe(ctx, rig.Env, services.UDP(uint16(pc.LocalAddr().(*net.UDPAddr).Port))))
+	})
+}
+
+// TestPipelined: many queries in one segment, the last of them cut in two.
+func TestPipelined(t *testing.T) {
+	c := dialTCP(t, start(t, nil))
+	var all []byte
+	for i := range 300 {
+		all = append(all, framed(t, uint16(i), "www.porthole.test.", mdns.TypeA)...)
+	}
+	last := framed(t, 300, "huge.porthole.test.", mdns.TypeTXT)
+	_, err := c.Write(append(all, last[:9]...))
+	require.NoError(t, err)
+	for i := range 300 {
+		m := readFramed(t, c)
+		require.Equal(t, uint16(i), m.Id)
+		require.Len(t, m.Answer, 1)
+	}
+	_, err = c.Write(last[9:])
+	require.NoError(t, err)
+	require.Len(t, readFramed(t, c).Answer, 16)
+
+	// Half closed: what was asked before the FIN is answered after it.
+	_, err = c.Write(framed(t, 7, "porthole.test.", mdns.TypeSOA))
+	require.NoError(t, err)
+	require.NoError(t, c.(*net.TCPConn).CloseWrite())
+	require.Equal(t, uint16(7), readFramed(t, c).Id)
+	_, err = c.Read(make([]byte, 1))
+	require.Equal(t, io.EOF, err)
+}
+
+// TestTCPEnds: each way in which a connection comes to an end on our side, and the
+// messages that do not end it.
+func TestTCPEnds(t *testing.T) {
+	short := func(c *Config) { c.TCPIdle, c.TCPMessage = 100*time.Millisecond, 100*time.Millisecond }
+	slowIdle := func(c *Config) { c.TCPIdle, c.TCPMessage = time.Hour, 100*time.Millisecond }
+	slowMessage := func(c *Config) { c.TCPIdle, c.TCPMessage = 100*time.Millisecond, time.Hour }
+	q := framed(t, 1, "porthole.test.", mdns.TypeSOA)
+	for _, tt := range []struct {
+		name    string
+		config  func(*Config)
+		send    []byte
+		replies int
+	}{
+		{"idle from the start", slowMessage, nil, 0},
+		{"idle after a query", slowMessage, q, 1},
+		{"half a length", slowIdle, q[:1], 0},
+		{"length alone", slowIdle, q[:2], 0},
+		{"half a message", slowIdle, q[:9], 0},
+		{"half a message after a whole one", slowIdle, append(bytes.Clone(q), q[:9]...), 1},
+		{"empty message", nil, append(bytes.Clone(q), 0, 0), 1},
+		{"less than a header", nil, append(bytes.Clone(q), 0, 3, 1, 2, 3), 1},
+		{"a reply is skipped", short, append(append(binary.BigEndian.AppendUint16(nil, 12), unhex(t, "1234 8000 0000 0000 0000 0000")...), q...), 1},
+		{"garbage is answered", short, append([]byte{0, 13}, unhex(t, "1234 0000 0001 0000 0000 0000 ff")...), 1},
+		{"too many queries", func(c *Config) { c.TCPQueries = 2 }, bytes.Repeat(q, 3), 2},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			c := dialTCP(t, start(t, tt.config))
+			_, err := c.Write(tt.send)
+			require.NoError(t, err)
+			for range tt.replies {
+				readFramed(t, c)
+			}
+			n, err := c.Read(make([]byte, 1))
+			require.Zero(t, n)
+			require.Error(t, err)
+			require.NotErrorIs(t, err, context.DeadlineExceeded, "still open")
+		})
+	}
+}
+
+// TestDeafClient: a client that asks and never reads is cut off, and nobody else
+// notices.
+func TestDeafClient(t *testing.T) {
+	rig := start(t, func(c *Config) { c.TCPMessage = 200 * time.Millisecond })
+	c := dialTCP(t, rig)
+	require.NoError(t, c.(*net.TCPConn).SetReadBuffer(4096))
+	q := bytes.Repeat(framed(t, 1, "huge.porthole.test.", mdns.TypeTXT), 1000)
+	for range 1000 {
+		if _, err := c.Write(q); err != nil {
+			break
+		}
+	}
+	_, err := c.Write(q)
+	require.Error(t, err, "the server ended the connection")
+
+	other := dialTCP(t, rig)
+	_, err = other.Write(framed(t, 2, "porthole.test.", mdns.TypeSOA))
+	require.NoError(t, err)
+	require.Equal(t, uint16(2), readFramed(t, other).Id)
+}
+
+// TestTooManyConnections: one more than the limit ends the one idle longest.
+func TestTooManyConnections(t *testing.T) {
+	rig := start(t, func(c *Config) { c.TCPConnections = 3 })
+	ask := func(c net.Conn, id uint16) {
+		_, err := c.Write(framed(t, id, "porthole.test.", mdns.TypeSOA))
+		require.NoError(t, err)
+		require.Equal(t, id, readFramed(t, c).Id)
+	}
+	var cs []net.Conn
+	for i := range 3 {
+		c := dialTCP(t, rig)
+		ask(c, uint16(i))
+		cs = append(cs, c)
+	}
+	ask(cs[0], 10) // now the second is the idlest
+	fourth := dialTCP(t, rig)
+	ask(fourth, 11)
+	_, err := cs[1].Read(make([]byte, 1))
+	require.Error(t, err)
+	ask(cs[0], 12)
+	ask(cs[2], 13)
+}
+
+// TestStopUnderTraffic: Serve returns while clients ask; nothing is left behind.
+func TestStopUnderTraffic(t *testing.T) {
+	rig := start(t, nil)
+	var wg sync.WaitGroup
+	answered := make(chan struct{}, 1024)
+	for _, p := range []services.Port{services.UDP(53), services.TCP(53), services.UDP(53), services.TCP(53)} {
+		c, err := net.Dial(p.Proto, rig.Addr[p].String())
+		require.NoError(t, err)
+		wg.Go(func() {
+			defer c.Close()
+			for {
+				c.SetDeadline(time.Now().Add(2 * time.Second))
+				if _, err := exchange(c, new(mdns.Msg).SetQuestion("many.porthole.test.", mdns.TypeA), p.Proto == "tcp"); err != nil {
+					return
+				}
+				select {
+				case answered <- struct{}{}:
+				default:
+				}
+			}
+		})
+	}
+	for range 100 {
+		<-answered
+	}
+	require.NoError(t, rig.Stop())
+	wg.Wait()
+}
+
+// plain hides what *net.UDPConn offers beyond a net.PacketConn.
+type plain struct{ net.PacketConn }
+
+// TestUDP: over a socket of either shape, and what gets no answer gets none.
+func TestUDP(t *testing.T) {
+	for name, wrap := range map[string]func(net.PacketConn) net.PacketConn{
+		"kernel":    func(pc net.PacketConn) net.PacketConn { return pc },
+		"any other": func(pc net.PacketConn) net.PacketConn { return plain{pc} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			rig := servicestest.Start(t, Service, func(e *services.Env) { e.UDP[0] = wrap(e.UDP[0]) })
+			c, err := net.Dial("udp4", rig.Addr[services.UDP(53)].String())
+			require.NoError(t, err)
+			defer c.Close()
+			c.SetDeadline(time.Now().Add(10 * time.Second))
+			for _, silent := range []string{``, `12`, `1234 8000 0001 0000 0000 0000`} {
+				_, err = c.Write(unhex(t, silent))
+				require.NoError(t, err)
+			}
+			// The first reply is to the first query: the datagrams before it had none.
+			m, err := exchange(c, new(mdns.Msg).SetQuestion("porthole.test.", mdns.TypeSOA), false)
+			require.NoError(t, err)
+			require.Len(t, m.Answer, 1)
+			// A query longer than the room for one is broken.
+			_, err = c.Write(append(unhex(t, `4321 0000 0001 0000 0000 0000`+qSOA), make([]byte, 8000)...))
+			require.NoError(t, err)
+			b := make([]byte, 100)
+			n, err := c.Read(b)
+			require.NoError(t, err)
+			require.Equal(t, unhex(t, `4321 8001 0001 0000 0000 0000`+qSOA), b[:n])
+		})
+	}
+}
+
+// lineLog collects log lines.
+type lineLog struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *lineLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func TestAccessLines(t *testing.T) {
+	var out lineLog
+	rig := servicestest.Start(t, Service, func(e *services.Env) {
+		e.Log = slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	})
+	udp, err := net.Dial("udp4", rig.Addr[services.UDP(53)].String())
+	require.NoError(t, err)
+	defer udp.Close()
+	udp.SetDeadline(time.Now().Add(10 * time.Second))
+	_, err = udp.Write([]byte{1})
+	require.NoError(t, err)
+	_, err = exchange(udp, new(mdns.Msg).SetQuestion("Nope.porthole.test.", mdns.TypeA), false)
+	require.NoError(t, err)
+	_, err = exchange(udp, new(mdns.Msg).SetQuestion("big.porthole.test.", mdns.TypeTXT), false)
+	require.NoError(t, err)
+	_, err = exchange(dialTCP(t, rig), &mdns.Msg{MsgHdr: mdns.MsgHdr{Id: 1, Opcode: mdns.OpcodeStatus}}, true)
+	require.NoError(t, err)
+	require.NoError(t, rig.Stop())
+	for _, want := range []string{
+		`level=DEBUG msg="dropped what is no query" client=127.0.0.1:`,
+		`msg=access client=127.0.0.1:`,
+		`request="Nope.porthole.test. A" result=NXDOMAIN took=`,
+		`request="big.porthole.test. TXT" result=NOERROR`,
+		`transport=udp bytes=35 truncated=true`,
+		`request="opcode 2" result=NOTIMP`,
+		`transport=tcp bytes=12 truncated=false`,
+	} {
+		assert.Contains(t, out.b.String(), want)
+	}
+}
+
+// TestPortTable: names follow the services of the port table, with a new serial.
+func TestPortTable(t *testing.T) {
+	var mu sync.Mutex
+	ports := []services.PortInfo{{Port: services.TCP(80), Service: "http"}}
+	env := &services.Env{Host: testHost, Config: defaultConfig(), Log: slog.New(slog.DiscardHandler), Now: time.Now,
+		Ports: func() []services.PortInfo { mu.Lock(); defer mu.Unlock(); return ports }}
+	s, err := newServer(env)
+	require.NoError(t, err)
+	r := &responder{opts: s.opts}
+	ask := func(name string, typ uint16) *mdns.Msg {
+		in, err := new(mdns.Msg).SetQuestion(name, typ).Pack()
+		require.NoError(t, err)
+		m := new(mdns.Msg)
+		require.NoError(t, m.Unpack(r.respond(s.zones.Load(), in, true)))
+		return m
+	}
+	serial := func() uint32 { return ask("porthole.test.", mdns.TypeSOA).Answer[0].(*mdns.SOA).Serial }
+	require.Equal(t, uint32(1700000000), serial())
+	s.refresh()
+	require.Equal(t, uint32(1700000000), serial(), "nothing changed")
+
+	ports = append(ports, services.PortInfo{Port: services.TCP(21), Service: "ftp"}, services.PortInfo{Port: services.TCP(40000), Service: "ftp"},
+		services.PortInfo{Port: services.TCP(9), Service: "NS"}, services.PortInfo{Port: services.TCP(10), Service: "big"},
+		services.PortInfo{Port: services.TCP(11), Service: "no label"}, services.PortInfo{Port: services.UDP(50000), Service: "high"})
+	s.refresh()
+	require.Equal(t, uint32(1700000001), serial())
+	require.Len(t, ask("ftp.porthole.test.", mdns.TypeA).Answer, 1)
+	require.Len(t, ask("_ftp._tcp.porthole.test.", mdns.TypeSRV).Answer, 1, "a passive port is no service")
+	require.Len(t, ask("_high._udp.porthole.test.", mdns.TypeSRV).Answer, 1, "unless it is the only one")
+	require.Len(t, ask("ns.porthole.test.", mdns.TypeA).Answer, 1)
+	require.Len(t, ask("big.porthole.test.", mdns.TypeA).Answer, 0, "the test area keeps its names")
+
+	ports = ports[:1]
+	s.refresh()
+	require.Equal(t, mdns.RcodeNameError, ask("ftp.porthole.test.", mdns.TypeA).Rcode)
+}
