@@ -446,3 +446,68 @@ func BenchmarkExchange(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkServe is whole exchanges (four messages) through a running service, 64
+// clients at once, the access log written to nowhere.
+func BenchmarkServe(b *testing.B) {
+	for _, bb := range []struct {
+		name string
+		edit func(*services.Env)
+	}{
+		{"memory", func(*services.Env) {}},
+		{"synced", func(e *services.Env) { e.DataDir = b.TempDir() }},
+		{"interval", func(e *services.Env) {
+			e.DataDir = b.TempDir()
+			e.Config.(*Config).SyncInterval = time.Second
+		}},
+	} {
+		b.Run(bb.name, func(b *testing.B) {
+			w := newWire()
+			env := testEnv(testHost(true), defaults().(*Config))
+			env.Host.Addr4 = netip.MustParsePrefix("10.77.0.1/16")
+			env.UDP, env.Net = []net.PacketConn{w}, w
+			bb.edit(env)
+			ctx, cancel := context.WithCancel(context.Background())
+			done := make(chan error, 1)
+			go func() { done <- Service.Serve(ctx, env) }()
+			const clients = 64
+			sc := &script{t: b}
+			var discover, request [clients][]byte
+			from := netip.MustParseAddrPort("0.0.0.0:68")
+			for i := range clients {
+				discover[i], _ = sc.build(fmt.Sprintf("discover mac=%d xid=%d", i+1, i))
+				request[i], _ = sc.build(fmt.Sprintf("request mac=%d xid=%d want=10.77.0.%d server=.1", i+1, i, i+3))
+			}
+			for i := range clients { // everybody has a lease, so the addresses are known
+				w.in <- packet{b: request[i], to: from}
+				<-w.out
+			}
+			b.ResetTimer()
+			go func() {
+				for i := range min(clients, b.N) {
+					w.in <- packet{b: discover[i], to: from}
+				}
+			}()
+			for started, n := min(clients, b.N), 0; n < b.N; {
+				p := <-w.out
+				i := int(p.b[7])
+				switch kind := p.b[optionsAt+2]; {
+				case kind == byte(dhcpv4.MessageTypeOffer):
+					w.in <- packet{b: request[i], to: from}
+				default:
+					n++
+					if started < b.N {
+						started++
+						w.in <- packet{b: discover[i], to: from}
+					}
+				}
+			}
+			b.StopTimer()
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "exchanges/s")
+			cancel()
+			if err := <-done; err != nil {
+				b.Fatal(err)
+			}
+		})
+	}
+}

@@ -449,6 +449,7 @@ func TestOptions(t *testing.T) {
 		{"timeout", Options{Interface: "x", Timeout: -1}, "timeout"},
 		{"action", Options{Interface: "x", Then: []string{"dance"}}, `no action "dance"; there are renew, rebind, inform, decline, release`},
 		{"client id", Options{Interface: "x", ClientID: []byte{1}}, "client identifier of 1 bytes"},
+		{"IPv6", Options{Interface: "x", Request: netip.MustParseAddr("fd77::1")}, "fd77::1 is no IPv4 address"},
 		{"host name", Options{Interface: "x", Hostname: strings.Repeat("a", 256)}, "host name"},
 		{"many and apply", Options{Interface: "x", Count: 2, Apply: true}, "for one client"},
 		{"no such interface", Options{Interface: "no-such-if0"}, "no-such-if0"},

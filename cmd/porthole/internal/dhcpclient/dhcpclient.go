@@ -144,6 +144,11 @@ func (o *Options) complete() error {
 			return fmt.Errorf("dhcp client: no action %q; there are %s", a, strings.Join(Actions, ", "))
 		}
 	}
+	for _, a := range []netip.Addr{o.Request, o.Reboot} {
+		if a.IsValid() && !a.Is4() {
+			return fmt.Errorf("dhcp client: %v is no IPv4 address", a)
+		}
+	}
 	if n := len(o.ClientID); n == 1 || n > 240 {
 		return fmt.Errorf("dhcp client: client identifier of %d bytes; want 2 to 240", n)
 	}
