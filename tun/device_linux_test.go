@@ -259,6 +259,56 @@ func TestDescriptorOffload(t *testing.T) {
 	require.Equal(t, p[:3000], b[vnetSize:k])
 }
 
+// Whatever the descriptor gives, header and all, is read whole and without panic.
+func FuzzDescriptorRead(f *testing.F) {
+	super := Offload{Flags: NeedsCsum, GSO: GSOTCP4, HdrLen: 40, SegSize: 1460, CsumStart: 20, CsumOffset: 16}
+	for _, seed := range []struct {
+		o Offload
+		b []byte
+	}{
+		{Offload{}, udp(fromMachine, toHost, []byte("x"))},
+		{super, pattern(1, HeadSize+1)},
+		{super, pattern(1, 33)},
+		{super, pattern(1, 32)}, // no data offset to read
+		{Offload{GSO: GSOTCP6, CsumStart: 65535}, pattern(1, 65535)},
+		{Offload{Flags: 255, GSO: 255}, []byte{0}},
+		{Offload{}, nil},
+	} {
+		var hdr [vnetSize]byte
+		encodeVnet(&hdr, &seed.o)
+		f.Add(append(hdr[:], seed.b...))
+	}
+	f.Add([]byte{1, 2, 3}) // shorter than the header
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	require.NoError(f, err)
+	d, err := newKernelDev(Facts{Name: "pair", Queues: 1, GSO: true}, fds[:1])
+	require.NoError(f, err)
+	f.Cleanup(func() { _ = d.Close(); _ = unix.Close(fds[1]) })
+	end := append(make([]byte, vnetSize), "end"...)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) > vnetSize+maxIP || len(b) == 0 {
+			return
+		}
+		for _, m := range [][]byte{b, end} {
+			_, err := unix.Write(fds[1], m)
+			require.NoError(t, err)
+		}
+		g := read(t, d, 0, 2)
+		if len(b) > vnetSize {
+			require.Equal(t, b[vnetSize:], g[0].b)
+			want := decodeVnet((*[vnetSize]byte)(b))
+			if want.GSO != GSONone {
+				want.HdrLen = g[0].HdrLen
+			}
+			require.Equal(t, want, g[0].Offload)
+			if g = g[1:]; len(g) == 0 { // it used the tail
+				g = read(t, d, 0, 2)
+			}
+		}
+		require.Equal(t, []got{{b: []byte("end")}}, g)
+	})
+}
+
 func TestDescriptorDoesNotAllocate(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector allocates")

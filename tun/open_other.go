@@ -2,7 +2,10 @@
 
 package tun
 
-import "runtime"
+import (
+	"errors"
+	"runtime"
+)
 
 // Open has no device to open on this system; Pipe works everywhere. It returns an
 // *Error with ErrNoDevice.
@@ -12,5 +15,5 @@ func Open(o Options) (Device, error) {
 		return nil, err
 	}
 	return nil, &Error{Op: o.op(), Cause: "there is no device for " + runtime.GOOS,
-		Next: "use Linux or macOS, or the host in memory", Err: ErrNoDevice}
+		Next: "use Linux or macOS, or the host in memory", Err: because(ErrNoDevice, errors.ErrUnsupported)}
 }

@@ -28,9 +28,11 @@ func netns(t testing.TB) {
 	if os.Getuid() != 0 {
 		skip("needs root")
 	}
-	if _, err := os.Stat(Node); err != nil {
-		skip(err.Error())
+	fd, err := unix.Open(Node, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		skip(Node + ": " + err.Error())
 	}
+	require.NoError(t, unix.Close(fd))
 	runtime.LockOSThread() // and never unlocked: the thread dies with the goroutine
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		runtime.UnlockOSThread()
@@ -158,7 +160,7 @@ func waitFor(t testing.TB, fd int, events int16) {
 	}
 }
 
-// link strips and adds the Ethernet header of a device that has one.
+// payload strips the Ethernet header of a device that has one.
 func payload(d Device, b []byte) []byte {
 	if d.Facts().HW != nil {
 		return b[14:]

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
+	"os"
 	"testing"
 	"time"
 
@@ -200,6 +201,23 @@ func TestMultiQueue(t *testing.T) {
 					}
 				}
 			}
+			ended := make(chan error)
+			for q := range 3 {
+				go func() {
+					for {
+						frames, tail := batch(4)
+						if _, err := d.Read(q, frames, tail); err != nil {
+							ended <- err
+							return
+						}
+					}
+				}()
+			}
+			require.NoError(t, d.Close())
+			for range 3 {
+				require.ErrorIs(t, <-ended, os.ErrClosed)
+			}
+			gone(t, "ph0")
 		})
 	}
 }
