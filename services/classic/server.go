@@ -1,0 +1,179 @@
+package classic
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strconv"
+	"sync"
+	"time"
+
+	"porthole/services"
+)
+
+// server owns the connections: one goroutine each, at most MaxConnections, all
+// closed and waited for at the end. A slot is taken before a connection is
+// accepted, so the surplus waits in the port's accept queue.
+type server struct {
+	handlers
+	env   *services.Env
+	cfg   *Config
+	slots chan struct{}
+	done  chan struct{}
+	conns sync.WaitGroup
+
+	mu     sync.Mutex
+	open   map[net.Conn]struct{}
+	closed bool
+}
+
+func newServer(h handlers, env *services.Env, cfg *Config) *server {
+	return &server{
+		handlers: h, env: env, cfg: cfg,
+		slots: make(chan struct{}, cfg.MaxConnections),
+		done:  make(chan struct{}),
+		open:  map[net.Conn]struct{}{},
+	}
+}
+
+// close closes every socket. Waiting reads, writes and accepts return.
+func (s *server) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	s.closed = true
+	close(s.done)
+	for _, ln := range s.env.TCP {
+		ln.Close()
+	}
+	for _, pc := range s.env.UDP {
+		pc.Close()
+	}
+	for c := range s.open {
+		c.Close()
+	}
+}
+
+func (s *server) add(c net.Conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.open[c] = struct{}{}
+		s.conns.Add(1)
+	}
+	return !s.closed
+}
+
+func (s *server) remove(c net.Conn) {
+	c.Close()
+	s.mu.Lock()
+	delete(s.open, c)
+	s.mu.Unlock()
+	<-s.slots
+	s.conns.Done()
+}
+
+// acceptAll returns nil when the service ends, else why it cannot go on.
+func (s *server) acceptAll(ln net.Listener) error {
+	for {
+		select {
+		case s.slots <- struct{}{}:
+		case <-s.done:
+			return nil
+		}
+		c, err := ln.Accept()
+		if err != nil {
+			<-s.slots
+			if errors.Is(err, net.ErrClosed) {
+				return fmt.Errorf("accept: %w", err)
+			}
+			// Out of descriptors, or the peer was gone before we looked.
+			s.env.Log.Debug("accept", "error", err)
+			if !s.pause() {
+				return nil
+			}
+			continue
+		}
+		if !s.add(c) {
+			<-s.slots
+			c.Close()
+			return nil
+		}
+		go s.converse(c)
+	}
+}
+
+// pause keeps a failing socket from spinning. It reports whether to go on.
+func (s *server) pause() bool {
+	t := time.NewTimer(10 * time.Millisecond)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-s.done:
+		return false
+	}
+}
+
+func (s *server) converse(c net.Conn) {
+	defer s.remove(c)
+	began := s.env.Now()
+	n, err := s.tcp(c, s.cfg.IdleTimeout)
+	result := "closed"
+	switch {
+	case isTimeout(err):
+		result = "idle"
+	case err != nil:
+		result = "aborted"
+	}
+	s.env.Access(c.RemoteAddr(), s.name+"/tcp", result, s.env.Now().Sub(began), "bytes", n)
+}
+
+// answerAll takes one datagram after another, in one buffer.
+func (s *server) answerAll(pc net.PacketConn) error {
+	buf := make([]byte, datagramSize)
+	for {
+		n, from, err := pc.ReadFrom(buf)
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) {
+				return fmt.Errorf("read: %w", err)
+			}
+			if !s.pause() {
+				return nil
+			}
+			continue // an ICMP error of an earlier answer, on some systems
+		}
+		// A flood of datagrams pays for its lines only while somebody reads them.
+		logs := s.env.Log.Enabled(context.Background(), slog.LevelInfo)
+		var began time.Time
+		if logs {
+			began = s.env.Now()
+		}
+		answer, result := s.udp(buf[:n], from)
+		if answer != nil {
+			if _, err := pc.WriteTo(answer, from); err != nil {
+				result = "unsent: " + err.Error()
+			}
+		}
+		if logs {
+			s.env.Access(from, s.name+"/udp", result, s.env.Now().Sub(began), "bytes", n)
+		}
+	}
+}
+
+// portOf is the port of a socket address, 0 when it has none.
+func portOf(a net.Addr) int {
+	if u, ok := a.(*net.UDPAddr); ok {
+		return u.Port
+	}
+	_, p, err := net.SplitHostPort(a.String())
+	if err != nil {
+		return 0
+	}
+	n, _ := strconv.Atoi(p)
+	return n
+}
