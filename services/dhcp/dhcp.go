@@ -21,6 +21,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
@@ -204,6 +205,9 @@ func (r *run) finish(j *job) {
 		if err := r.transmit(j); err != nil && !errors.Is(err, net.ErrClosed) {
 			j.result += " not sent: " + err.Error()
 		}
+	}
+	if !r.log.Enabled(context.Background(), slog.LevelInfo) {
+		return
 	}
 	attrs := make([]any, 0, 4)
 	if j.client != "" {

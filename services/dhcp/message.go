@@ -24,6 +24,7 @@ const (
 
 // request is a client's message, checked: after parse no accessor can fail.
 type request struct {
+	raw      []byte // the datagram, the reader's: only while it is handled
 	m        *dhcpv4.DHCPv4
 	kind     dhcpv4.MessageType
 	from     netip.AddrPort
@@ -76,7 +77,7 @@ func parse(q []byte, from netip.AddrPort, mtu int) (*request, error) {
 		}
 	}
 	r := &request{
-		m: m, kind: m.MessageType(), from: from,
+		raw: q, m: m, kind: m.MessageType(), from: from,
 		ciaddr: addrOf(m.ClientIPAddr), giaddr: addrOf(m.GatewayIPAddr),
 	}
 	switch r.kind {

@@ -41,22 +41,25 @@ var usual = []byte{1, 3, 6, 12, 15, 26, 28, 119}
 // preference (option 55) as far as there is room (option 57), then what must be
 // echoed, relay information last (RFC 3046, 2.1). Fields are those of RFC 2131, table 3.
 func (s *server) reply(r *request, kind dhcpv4.MessageType, n *subnet, b *binding) []byte {
-	m := *r.m
-	m.OpCode = dhcpv4.OpcodeBootReply
-	m.HopCount, m.NumSeconds = 0, 0
-	m.ServerIPAddr, m.YourIPAddr = nil, nil
-	m.ServerHostName, m.BootFileName, m.Options = "", "", nil
+	// The header is the request's (xid, flags, giaddr, chaddr stay) with these fields
+	// changed; sname and file are empty.
+	h := append(make([]byte, 0, 576), r.raw[:optionsAt]...)
+	h[0] = byte(dhcpv4.OpcodeBootReply)
+	h[3], h[8], h[9] = 0, 0, 0 // hops, secs
+	clear(h[16:24])            // yiaddr, siaddr
+	clear(h[snameAt : optionsAt-4])
 	if kind != dhcpv4.MessageTypeAck {
-		m.ClientIPAddr = nil
+		clear(h[12:16]) // ciaddr
 	}
 	if b != nil {
-		m.YourIPAddr = b.addr.AsSlice()
+		addr := b.addr.As4()
+		copy(h[16:], addr[:])
 	}
 	if kind == dhcpv4.MessageTypeNak && r.giaddr.IsValid() {
-		m.SetBroadcast() // the client's address is wrong: the relay must not use it (4.3.2)
+		h[10] |= 0x80 // broadcast: the client's address is wrong, the relay must not use it (4.3.2)
 	}
 
-	e := encoder{buf: m.ToBytes()[:optionsAt], room: r.room - 1} // 1: the end option
+	e := encoder{buf: h, room: r.room - 1} // 1: the end option
 	echo := []byte{dhcpv4.OptionSubnetSelection.Code(), dhcpv4.OptionClientIdentifier.Code(), dhcpv4.OptionRelayAgentInformation.Code()}
 	for _, code := range echo {
 		if v := r.m.Options[code]; len(v) > 0 {

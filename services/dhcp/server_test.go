@@ -518,3 +518,17 @@ func TestWarnsOnceAMinute(t *testing.T) {
 	sc.run(`discover mac=3 => no free address`)
 	require.Equal(t, at, sc.s.warned)
 }
+
+// A NAK through a relay has the broadcast flag, whatever the request had (4.3.2).
+func TestRelayedNakIsBroadcast(t *testing.T) {
+	sc := newScript(t, testHost(false), nil)
+	for line, want := range map[string]byte{
+		"request mac=1 gi=.9 want=192.168.1.1": 0x80,
+		"request mac=1 want=192.168.1.1":       0,
+		"discover mac=1 gi=.9 bcast":           0x80,
+		"discover mac=1 gi=.9":                 0,
+	} {
+		q, from := sc.build(line)
+		require.Equal(t, want, sc.s.handle(q, from, sc.now).payload[10], line)
+	}
+}
