@@ -25,7 +25,11 @@ type PortStatus struct {
 	LimitBytes   int               `json:"limit_bytes"`
 	HighWater    int               `json:"high_water"`             // most packets queued at once
 	Accept       int               `json:"accept_queue"`           // connections waiting (TCP)
-	AcceptLimit  int               `json:"accept_limit,omitempty"` // the backlog; 0 on UDP
+	AcceptLimit  int               `json:"accept_limit,omitempty"` // the backlog: one more may wait; 0 on UDP
+	AcceptHigh   int               `json:"accept_high,omitempty"`  // most that waited at once
+	Syn          int               `json:"syn_queue"`              // half-open connections (TCP)
+	SynLimit     int               `json:"syn_limit,omitempty"`    // one more may be half open
+	SynHigh      int               `json:"syn_high,omitempty"`     // most at once
 	Fates        map[string]uint64 `json:"fates"`                  // non-zero ones
 }
 
@@ -52,7 +56,10 @@ func (h *Host) Ports() []PortStatus {
 		}
 		if s.Port.IsTCP() {
 			p.State = h.stack.PortState(port.Number)
-			p.Accept, p.AcceptLimit, _, _ = h.stack.Backlog(port.Number)
+			if d, ok := h.stack.Door(port.Number); ok {
+				p.Accept, p.AcceptLimit, p.AcceptHigh = d.Waiting, d.Backlog, d.HighWaiting
+				p.Syn, p.SynLimit, p.SynHigh = d.HalfOpen, d.SynQueue, d.HighHalfOpen
+			}
 		}
 		if r != nil {
 			p.Service = r.svc.Name

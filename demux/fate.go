@@ -15,6 +15,7 @@ const (
 	NoBuffer                    // the host's packet memory is used up
 	QueueFull                   // the port's (or lane's) queue is at its limit
 	SynQueueFull                // too many half-open connections at the port
+	SynRepeated                 // a SYN of a half-open connection, again
 	AcceptQueueFull             // too many connections wait for the service
 	FaultInjected               // an impairment rule dropped it
 	PortReleased                // its owner released the port while it was queued
@@ -40,6 +41,7 @@ var fates = [numFates]struct{ name, linux, doc string }{
 	NoBuffer:        {"no-buffer", "UdpMemErrors, TCPMemoryPressures", "The host's packet memory is used up; ports that hold little keep a reserve."},
 	QueueFull:       {"queue-full", "UdpRcvbufErrors, SKB_DROP_REASON_SOCKET_RCVBUFF", "The port's queue was at its limit of packets or bytes."},
 	SynQueueFull:    {"syn-queue-full", "TCPReqQFullDrop", "The port's SYN queue was full and cookies were off."},
+	SynRepeated:     {"syn-repeated", "TcpRetransSegs (SYN+ACK)", "A SYN that came again for a half-open connection: its SYN+ACK is sent again."},
 	AcceptQueueFull: {"accept-queue-full", "ListenOverflows, ListenDrops", "The port's accept queue was full."},
 	FaultInjected:   {"fault-injected", "tc -s qdisc (netem dropped)", "An impairment rule dropped it."},
 	PortReleased:    {"port-released", "SKB_DROP_REASON_SOCKET_CLOSE", "It was queued when its owner released the port."},
@@ -67,7 +69,7 @@ func (f Fate) Doc() string { return fates[f].doc }
 // Dropped reports whether the packet was lost rather than handed on.
 func (f Fate) Dropped() bool {
 	switch f {
-	case NoFate, Closed, ToReassembly, ToStack, ToService:
+	case NoFate, Closed, SynRepeated, ToReassembly, ToStack, ToService:
 		return false
 	}
 	return true

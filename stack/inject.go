@@ -20,11 +20,11 @@ const (
 // inject hands one packet to netstack and says what became of it. It is the body
 // of a worker's turn, and of the reader's when it serves a port itself.
 func (s *Stack) inject(port demux.Port, p demux.Packet) demux.Fate {
-	if port.IsTCP() && p.Info().TCPFlags&(flagSYN|flagACK) == flagSYN {
-		// The door: a SYN that finds the accept queue full is dropped, so that its
-		// client tries again (Linux: tcp_conn_request, sk_acceptq_is_full).
-		if ln := s.listeners[port.Number()].Load(); ln != nil && ln.backlog.Full() {
-			return demux.AcceptQueueFull
+	if port.IsTCP() {
+		if ln := s.listeners[port.Number()].Load(); ln != nil {
+			if fate, done := s.admit(ln, p); done {
+				return fate
+			}
 		}
 	}
 	s.deliver(p)
@@ -41,10 +41,6 @@ func (s *Stack) inject(port demux.Port, p demux.Packet) demux.Fate {
 // calls up. Netstack queues TCP segments for its own goroutines; everything else
 // it answers before it returns.
 func (s *Stack) deliver(p demux.Packet) {
-	up := s.link.dispatcher()
-	if up == nil {
-		return
-	}
 	b := buffer.MakeWithData(p.Frame())
 	if t := p.TakeTail(s.table); t.Bytes != nil {
 		if v, ok := t.Owner.(*buffer.View); ok {
@@ -53,11 +49,21 @@ func (s *Stack) deliver(p demux.Packet) {
 			b.Append(buffer.NewViewWithData(t.Bytes))
 		}
 	}
-	if s.ethernet() && p.LinkLen() == 0 && p.Info().Version != 0 {
-		b.Prepend(s.ownHeader(p.Info()))
+	s.deliverBuffer(p.Info(), b, p.LinkLen())
+}
+
+// deliverBuffer calls up with a whole frame whose link header has l2 bytes.
+func (s *Stack) deliverBuffer(i *packet.Info, b buffer.Buffer, l2 int) {
+	up := s.link.dispatcher()
+	if up == nil {
+		b.Release()
+		return
+	}
+	if s.ethernet() && l2 == 0 && i.Version != 0 {
+		b.Prepend(s.ownHeader(i))
 	}
 	pkt := netstack.NewPacketBuffer(netstack.PacketBufferOptions{Payload: b})
-	up.DeliverNetworkPacket(protoOf(p.Info()), pkt)
+	up.DeliverNetworkPacket(protoOf(i), pkt)
 	pkt.DecRef()
 }
 

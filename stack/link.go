@@ -6,6 +6,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	netstack "gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 
 	"porthole/demux"
 	"porthole/tun"
@@ -58,6 +59,9 @@ func (l *link) dispatcher() netstack.NetworkDispatcher {
 func (l *link) WritePackets(pkts netstack.PacketBufferList) (int, tcpip.Error) {
 	n := 0
 	for _, pkt := range pkts.AsSlice() {
+		if pkt.TransportProtocolNumber == tcp.ProtocolNumber {
+			l.s.answered(pkt)
+		}
 		if err := l.write(pkt.AsSlices(), offload(pkt)); err != nil {
 			return n, err
 		}

@@ -13,7 +13,7 @@ import (
 	"porthole/demux"
 )
 
-// DefaultBacklog is the accept queue of a listener that names none.
+// DefaultBacklog is both queues of a listener that names none.
 const DefaultBacklog = 128
 
 // neverDecides is the backlog that netstack is given: ours is the one that counts.
@@ -21,22 +21,26 @@ const neverDecides = 1 << 20
 
 // ListenConfig says how a port is bound.
 type ListenConfig struct {
-	Owner   string       // shown in the port table
-	Limits  demux.Limits // of the port's ingress queue; zero: the default
-	Backlog int          // of the accept queue; zero: DefaultBacklog
+	Owner  string       // shown in the port table
+	Limits demux.Limits // of the port's ingress queue; zero: the default
+	// Door bounds the SYN queue and the accept queue; nil: DefaultBacklog for both,
+	// cookies when the SYN queue is full.
+	Door *demux.DoorConfig
 }
 
-// Listener is a TCP port on all of the host's addresses. Netstack completes the
-// handshakes; the drain goroutine moves each connection into the bounded accept
-// queue, from which Accept takes it.
+// Listener is a TCP port on all of the host's addresses. Its door admits
+// connections, netstack completes their handshakes, and the drain goroutine moves
+// each at once into the door's accept queue, from which Accept takes it.
 type Listener struct {
 	s       *Stack
 	port    uint16
 	ep      tcpip.Endpoint
 	wq      waiter.Queue
 	entry   waiter.Entry
-	backlog *demux.Backlog
-	pending atomic.Bool // it stands in the drain's list
+	door    *demux.Door
+	pending atomic.Bool                   // it stands in the drain's list
+	active  atomic.Bool                   // it stands in the door loop's list
+	cookie  atomic.Pointer[demux.FlowKey] // whose SYN netstack answers with a cookie now
 	once    sync.Once
 }
 
@@ -44,15 +48,16 @@ var _ net.Listener = (*Listener)(nil)
 
 // Listen binds a TCP port, on IPv4 and IPv6. Port 0 means any free one.
 func (s *Stack) Listen(port uint16, c ListenConfig) (*Listener, error) {
-	if c.Backlog <= 0 {
-		c.Backlog = DefaultBacklog
+	conf := demux.DoorConfig{Backlog: DefaultBacklog, SynQueue: DefaultBacklog}
+	if c.Door != nil {
+		conf = *c.Door
 	}
 	port, err := s.reap.listen(port, c.Owner, c.Limits)
 	if err != nil {
 		return nil, err
 	}
 	ln := &Listener{s: s, port: port}
-	ln.backlog = demux.NewBacklog(c.Backlog, func() { s.drain.add(ln) })
+	ln.door = demux.NewDoor(conf, &s.doors.unanswered)
 	if err := ln.open(); err != nil {
 		s.reap.unlisten(port)
 		return nil, opError("listen", "tcp", nil, ln.Addr(), errno(err))
@@ -89,7 +94,7 @@ func (ln *Listener) NotifyEvent(waiter.EventMask) { ln.s.drain.add(ln) }
 
 // Accept implements net.Listener.
 func (ln *Listener) Accept() (net.Conn, error) {
-	c, ok := ln.backlog.Pop()
+	c, ok := ln.door.Accept()
 	if !ok {
 		return nil, opError("accept", "tcp", nil, ln.Addr(), net.ErrClosed)
 	}
@@ -105,7 +110,8 @@ func (ln *Listener) Close() error {
 		ln.s.listeners[ln.port].Store(nil)
 		ln.wq.EventUnregister(&ln.entry)
 		ln.ep.Close()
-		for _, c := range ln.backlog.Close() {
+		waiting, _ := ln.door.Close() // netstack ends the half-open ones itself
+		for _, c := range waiting {
 			c.(*Conn).Abort()
 		}
 		ln.s.reap.unlisten(ln.port)
@@ -116,14 +122,24 @@ func (ln *Listener) Close() error {
 // Addr is the wildcard address with the port.
 func (ln *Listener) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv6zero, Port: int(ln.port)} }
 
-// Backlog is the accept queue: how many wait, the bound, the most at once.
-func (s *Stack) Backlog(port uint16) (n, limit, high int, ok bool) {
+// Door is a snapshot of the queues of a listening port; ok is false when nobody
+// listens there.
+func (s *Stack) Door(port uint16) (st demux.DoorStats, ok bool) {
 	ln := s.listeners[port].Load()
 	if ln == nil {
-		return 0, 0, 0, false
+		return st, false
 	}
-	n, limit, high = ln.backlog.Stats()
-	return n, limit, high, true
+	return ln.door.Stats(), true
+}
+
+// SetDoor changes the bounds of a listening port's queues.
+func (s *Stack) SetDoor(port uint16, c demux.DoorConfig) bool {
+	ln := s.listeners[port].Load()
+	if ln == nil {
+		return false
+	}
+	ln.door.Set(c)
+	return true
 }
 
 // drain is the list of listeners that have connections to move. Its bound is the
@@ -184,15 +200,16 @@ func (s *Stack) drainLoop() {
 	}
 }
 
-// drain takes what fits; what does not waits in netstack until Accept makes room.
+// drain takes every connection that netstack has ready.
 func (ln *Listener) drain() {
-	for !ln.backlog.Full() {
+	for {
 		ep, wq, err := ln.ep.Accept(nil)
 		if err != nil {
 			return // would block, or closed
 		}
 		c := newConn(ln.s, ep, wq)
-		if !ln.backlog.Push(c) {
+		k := demux.FlowKey{Remote: c.remote.AddrPort(), Local: c.local.AddrPort().Addr()}
+		if !ln.door.Arrive(ln.s.doors.now(), k, c) {
 			c.Abort()
 		}
 	}

@@ -8,7 +8,8 @@
 //
 // Goroutines, all started by Run and waited for by it: one reader per device queue,
 // GOMAXPROCS workers, one that drains netstack's accept lists into ours (listen.go),
-// one that releases ports whose last connection has ended (reap.go).
+// one that releases ports whose last connection has ended (reap.go), one that settles
+// the doors' doubts (door.go).
 //
 // Stop order: the device is closed first, which frees every waiting read and write;
 // then netstack is destroyed and waited for; then the workers end.
@@ -72,6 +73,7 @@ type Stack struct {
 	listeners [65536]atomic.Pointer[Listener]
 	drain     drain
 	reap      reaper
+	doors     doors
 	closing   chan struct{} // closed when the stack begins to end
 	closeOnce sync.Once
 }
@@ -87,6 +89,7 @@ func New(c Config) (*Stack, error) {
 	}
 	s.drain.init()
 	s.reap.init(s)
+	s.doors.init()
 	s.net = netstack.New(netstack.Options{
 		NetworkProtocols: []netstack.NetworkProtocolFactory{
 			ipv4.NewProtocol, ipv6.NewProtocol, arp.NewProtocol,
@@ -166,6 +169,7 @@ func (s *Stack) Run(ctx context.Context) error {
 	}
 	rest.Go(s.drainLoop)
 	rest.Go(s.reap.loop)
+	rest.Go(s.doorLoop)
 
 	<-ctx.Done()
 	s.closeOnce.Do(func() { close(s.closing) })
