@@ -25,6 +25,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -112,9 +113,6 @@ func newServer(env *services.Env) (*server, error) {
 	cfg, ok := env.Config.(*Config)
 	if !ok {
 		return nil, fmt.Errorf("configure dns: got %T", env.Config)
-	}
-	if err := cfg.Validate(); err != nil {
-		return nil, err
 	}
 	s := &server{env: env, cfg: cfg, conns: map[*conn]struct{}{}}
 	s.opts = newOptions(cfg, env.Host)
@@ -209,6 +207,14 @@ func (s *server) logged(ctx context.Context) bool { return s.env.Log.Enabled(ctx
 // logDrop says that a message was given no answer.
 func (s *server) logDrop(from net.Addr, n int) {
 	s.env.Log.Debug("dropped what is no query", "client", from, "bytes", n, "dropped", s.dropped.Load())
+}
+
+// contain keeps a fault of ours to the datagram or connection that met it: a panic
+// here would end every service of the host. No such fault is known.
+func (s *server) contain(p any, what string, client net.Addr) {
+	if p != nil {
+		s.env.Log.Error("answer failed", "transport", what, "client", client, "panic", p, "stack", string(debug.Stack()))
+	}
 }
 
 // retry waits a little after the i-th failure in a row of a socket, and reports

@@ -346,3 +346,63 @@ func TestPortTable(t *testing.T) {
 	s.refresh()
 	require.Equal(t, mdns.RcodeNameError, ask("ftp.porthole.test.", mdns.TypeA).Rcode)
 }
+
+// TestFault: a panic while answering costs that answer, over TCP its connection.
+func TestFault(t *testing.T) {
+	var out lineLog
+	rig := start(t, nil)
+	s, err := newServer(rig.Env)
+	require.NoError(t, err)
+	s.env = &services.Env{Log: slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelError})), Now: time.Now}
+	good := s.zones.Load()
+
+	pc, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	require.NoError(t, err)
+	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	require.NoError(t, err)
+	var wg sync.WaitGroup
+	wg.Go(func() { assert.NoError(t, s.serveUDP(t.Context(), pc)) })
+	wg.Go(func() { assert.NoError(t, s.serveTCP(t.Context(), ln)) })
+
+	q := new(mdns.Msg).SetQuestion("porthole.test.", mdns.TypeSOA)
+	for _, a := range []net.Addr{pc.LocalAddr(), ln.Addr()} {
+		c, err := net.Dial(a.Network(), a.String())
+		require.NoError(t, err)
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(10 * time.Second))
+		tcp := a.Network() == "tcp"
+		if !tcp {
+			s.zones.Store(nil) // a pointer that no server holds
+			b, err := q.Pack()
+			require.NoError(t, err)
+			_, err = c.Write(b)
+			require.NoError(t, err)
+			require.Eventually(t, func() bool { return out.contains("transport=udp") }, 10*time.Second, time.Millisecond)
+			s.zones.Store(good)
+			_, err = exchange(c, q, tcp)
+			require.NoError(t, err)
+			continue
+		}
+		s.zones.Store(nil)
+		_, err = exchange(c, q, tcp)
+		require.Error(t, err)
+		s.zones.Store(good)
+		again, err := net.Dial(a.Network(), a.String())
+		require.NoError(t, err)
+		defer again.Close()
+		again.SetDeadline(time.Now().Add(10 * time.Second))
+		_, err = exchange(again, q, tcp)
+		require.NoError(t, err)
+	}
+	pc.Close()
+	ln.Close()
+	s.closeConns()
+	wg.Wait()
+	require.True(t, out.contains("transport=tcp"))
+}
+
+func (l *lineLog) contains(s string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Contains(l.b.String(), s)
+}

@@ -38,6 +38,7 @@ func (s *server) serveTCP(ctx context.Context, ln net.Listener) error {
 			c := s.admit(ctx, nc)
 			wg.Go(func() {
 				defer s.release(c)
+				defer func() { s.contain(recover(), "tcp", c.RemoteAddr()) }()
 				s.serveConn(ctx, c)
 			})
 			continue

@@ -56,14 +56,10 @@ func (s *server) serveUDP(ctx context.Context, pc net.PacketConn) error {
 	if !ok {
 		c = anyConn{pc}
 	}
-	r := &responder{opts: s.opts, buf: make([]byte, 0, 4096)}
-	in := make([]byte, maxQuery)
 	for failed := 0; ; {
-		n, from, err := c.ReadFromUDPAddrPort(in)
+		err := s.readUDP(ctx, c, &failed)
 		if err == nil {
-			failed = 0
-			s.answerUDP(ctx, c, r, in[:n], from)
-			continue
+			continue // after a fault
 		}
 		if failed++; !retry(ctx, err, failed) {
 			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
@@ -71,6 +67,22 @@ func (s *server) serveUDP(ctx context.Context, pc net.PacketConn) error {
 			}
 			return fmt.Errorf("read %v: %w", pc.LocalAddr(), err)
 		}
+	}
+}
+
+// readUDP serves until a read fails.
+func (s *server) readUDP(ctx context.Context, c addrPortConn, failed *int) error {
+	r := &responder{opts: s.opts, buf: make([]byte, 0, 4096)}
+	in := make([]byte, maxQuery)
+	var from netip.AddrPort
+	defer func() { s.contain(recover(), "udp", net.UDPAddrFromAddrPort(from)) }()
+	for {
+		n, a, err := c.ReadFromUDPAddrPort(in)
+		if err != nil {
+			return err
+		}
+		*failed, from = 0, a
+		s.answerUDP(ctx, c, r, in[:n], from)
 	}
 }
 
