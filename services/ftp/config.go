@@ -28,7 +28,7 @@ type Config struct {
 	LoginTimeout       time.Duration `yaml:"login-timeout" doc:"from the greeting to a good login"`
 	IdleTimeout        time.Duration `yaml:"idle-timeout" doc:"without a command and without a transfer (RFC 1123 asks for 5m at least)"`
 	DataConnectTimeout time.Duration `yaml:"data-connect-timeout" doc:"for a data connection to come about"`
-	DataIdleTimeout    time.Duration `yaml:"data-idle-timeout" doc:"for a transfer that moves no byte"`
+	DataIdleTimeout    time.Duration `yaml:"data-idle-timeout" doc:"for a transfer that moves no byte; a slow client frees room in large pieces, so give it minutes"`
 	CommandsPerSecond  int           `yaml:"commands-per-second" doc:"of one session; faster ones are read more slowly"`
 	MaxFileSize        services.Size `yaml:"max-file-size" doc:"of an upload; a longer one gets 552"`
 	Memory             services.Size `yaml:"memory" doc:"of all uploads to the built-in tree together; beyond it they get 452"`
@@ -55,7 +55,7 @@ func DefaultConfig() Config {
 		LoginTimeout:       time.Minute,
 		IdleTimeout:        5 * time.Minute,
 		DataConnectTimeout: 30 * time.Second,
-		DataIdleTimeout:    time.Minute,
+		DataIdleTimeout:    5 * time.Minute,
 		CommandsPerSecond:  10000,
 		MaxFileSize:        8 * services.GiB,
 		Memory:             256 * services.MiB,

@@ -29,6 +29,7 @@ type listing struct {
 	path  string // a directory, or one thing when single
 	match string // list only names of this pattern
 	one   bool   // path itself, not what is in it
+	names bool   // line needs no info
 	info  fs.FileInfo
 	line  func(b []byte, dir string, info fs.FileInfo, name string) []byte
 }
@@ -101,15 +102,16 @@ func (s *session) find(arg string) (*listing, error) {
 	return l, err
 }
 
-// list sends a LIST or NLST; 450 is the RFC's answer to a name that is not there.
+// list sends a LIST or NLST. A name that is not there gets 550, as from RETR: the
+// 450 of RFC 959's table says "try again", and lftp then tries for ever.
 func (s *session) list(verb, arg string, line func([]byte, string, fs.FileInfo, string) []byte) {
 	s.takeRest()
 	l, err := s.find(arg)
 	if err != nil {
-		s.fail(450, arg, err)
+		s.fail(550, arg, err)
 		return
 	}
-	l.line = line
+	l.line, l.names = line, verb == "NLST"
 	s.sendListing(verb, l)
 }
 
@@ -120,7 +122,7 @@ func (s *session) sendListing(verb string, l *listing) {
 	}
 	d, err := l.fs.Open(rel(l.path))
 	if err != nil {
-		s.fail(450, l.path, err)
+		s.fail(550, l.path, err)
 		return
 	}
 	s.begin(verb+" "+l.path, "", -1, func(x *transfer) error {
@@ -154,9 +156,12 @@ func (l *listing) each(d file, write func([]byte) error) error {
 					continue
 				}
 			}
-			info, err := entryInfo(l.fs, l.path, e)
-			if err != nil {
-				continue // gone since it was listed
+			var info fs.FileInfo
+			if !l.names {
+				var err error
+				if info, err = entryInfo(l.fs, l.path, e); err != nil {
+					continue // gone since it was listed
+				}
 			}
 			out = l.line(out, l.path, info, name)
 			if err := flush(bufferSize / 2); err != nil {

@@ -200,7 +200,7 @@ func (m *memFS) Remove(name string) error {
 	return nil
 }
 
-// Rename replaces a file or an empty directory of the same kind, as rename(2) does.
+// Rename replaces a file by a file and refuses any directory, as os.Root does.
 func (m *memFS) Rename(from, to string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -221,14 +221,12 @@ func (m *memFS) Rename(from, to string) error {
 	}
 	if old := toDir.children[toBase]; old != nil {
 		switch {
+		case old.children != nil:
+			return fs.ErrExist
 		case old == n:
 			return nil
-		case old.children != nil && n.children == nil:
-			return syscall.EISDIR
-		case old.children == nil && n.children != nil:
+		case n.children != nil:
 			return syscall.ENOTDIR
-		case len(old.children) > 0:
-			return syscall.ENOTEMPTY
 		}
 		m.unlinkLocked(old)
 	}

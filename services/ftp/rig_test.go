@@ -260,6 +260,7 @@ func (c *client) listen() (net.Listener, uint16) {
 	ln, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
 	require.NoError(c.t, err)
 	c.t.Cleanup(func() { ln.Close() })
+	require.NoError(c.t, ln.(*net.TCPListener).SetDeadline(time.Now().Add(30*time.Second)))
 	return ln, addrPort(ln.Addr()).Port()
 }
 
