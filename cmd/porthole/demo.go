@@ -179,7 +179,10 @@ type target struct {
 }
 
 func (t *target) steps() []step {
-	const blob = 64 << 20
+	blob := 64 << 20
+	if !t.real {
+		blob = 4 << 20 // in memory there are no super-packets
+	}
 	web, file := "http://"+t.zone, fmt.Sprintf("http://%s/blob/%d", t.zone, blob)
 	page, bulk := "%{http_code} %{content_type}, %{size_download} bytes in %{time_total} s", "%{http_code}, %{size_download} bytes in %{time_total} s"
 	return []step{

@@ -42,12 +42,12 @@ func makePlan(f *config.File, r routes) (*plan, error) {
 	p := &plan{cfg: f.Config}
 	l := &p.cfg.Link
 	for _, a := range []struct {
-		path, flag string
-		prefix     *netip.Prefix
-		four       bool
+		path   string
+		prefix *netip.Prefix
+		four   bool
 	}{
-		{"link.address", "--address", &l.Address, true},
-		{"link.address6", "--address6", &l.Address6, false},
+		{"link.address", &l.Address, true},
+		{"link.address6", &l.Address6, false},
 	} {
 		if !a.prefix.IsValid() {
 			continue
@@ -61,7 +61,7 @@ func makePlan(f *config.File, r routes) (*plan, error) {
 			continue
 		}
 		if f.IsSet(a.path) || f.IsSet(strings.Replace(a.path, "address", "peer-address", 1)) {
-			return nil, fmt.Errorf("%s: %v overlaps the route %s; choose another range, or leave it out", a.flag, was, route)
+			return nil, fmt.Errorf("%s: %v overlaps the route %s; choose another range, or leave it out", f.Where(a.path), was, route)
 		}
 		if a.four {
 			*a.prefix, _, err = r.free(was, netip.Prefix{})
@@ -69,7 +69,7 @@ func makePlan(f *config.File, r routes) (*plan, error) {
 			_, *a.prefix, err = r.free(netip.Prefix{}, was)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w; choose a range with this flag", a.flag, err)
+			return nil, fmt.Errorf("%s: %w; choose a range of your own", a.path, err)
 		}
 		p.notes = append(p.notes, fmt.Sprintf("%v overlaps the route %s; using %v", was.Masked(), route, a.prefix.Masked()))
 	}

@@ -76,10 +76,20 @@ func serveUp(out io.Writer, scr *screen, p *plan, s *session, ready io.WriteClos
 	defer signal.Stop(sigs)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
+	over := make(chan struct{})
+	defer close(over)
 	go func() {
-		<-sigs
-		cancel()
-		os.Exit(128 + int((<-sigs).(syscall.Signal)))
+		for n := 0; ; n++ {
+			select {
+			case sig := <-sigs:
+				if n > 0 {
+					os.Exit(128 + int(sig.(syscall.Signal)))
+				}
+				cancel()
+			case <-over:
+				return
+			}
+		}
 	}()
 
 	p.write(out)

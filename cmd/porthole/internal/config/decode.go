@@ -110,6 +110,17 @@ func (f *File) IsSet(path string) bool {
 	return inFile || f.flags[path] != ""
 }
 
+// Where names what set the value at path: a flag, a place in the file, or the path.
+func (f *File) Where(path string) string {
+	if flag := f.flags[path]; flag != "" {
+		return flag
+	}
+	if m, ok := f.at[path]; ok {
+		return fmt.Sprintf("%s:%d:%d: %s", f.Name, m.line, m.col, path)
+	}
+	return path
+}
+
 // Check validates the configuration and says of what is wrong where it was written.
 func (f *File) Check() error {
 	err := f.Config.Validate()

@@ -38,11 +38,8 @@ func Run(o Options) (code int, err error) {
 	tty := openTerminal()
 	defer tty.restore()
 
-	cmd := exec.Command("/proc/self/exe", o.Args...)
-	cmd.Args[0] = "porthole"
+	cmd := o.inner(r)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.ExtraFiles = []*os.File{r}
-	cmd.SysProcAttr = attributes(o.Root)
 	err = cmd.Start()
 	_ = r.Close()
 	if err != nil {
@@ -67,6 +64,15 @@ func Run(o Options) (code int, err error) {
 			return exitCode(err)
 		}
 	}
+}
+
+// inner is the inner process, not yet started, with its end of the pipe.
+func (o *Options) inner(pipe *os.File) *exec.Cmd {
+	cmd := exec.Command("/proc/self/exe", o.Args...)
+	cmd.Args[0] = "porthole"
+	cmd.ExtraFiles = []*os.File{pipe}
+	cmd.SysProcAttr = attributes(o.Root)
+	return cmd
 }
 
 // passed are the signals that go to CMD; one that the caller ignores (nohup) stays so.
@@ -179,11 +185,9 @@ func Try(o Options) error {
 		return err
 	}
 	defer func() { _ = w.Close() }()
-	cmd := exec.Command("/proc/self/exe", o.Args...)
+	cmd := o.inner(r)
 	var said bytes.Buffer
 	cmd.Stderr = &said
-	cmd.ExtraFiles = []*os.File{r}
-	cmd.SysProcAttr = attributes(o.Root)
 	err = cmd.Start()
 	_ = r.Close()
 	if err != nil {

@@ -1,0 +1,124 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"porthole"
+	"porthole/cmd/porthole/internal/config"
+	"porthole/cmd/porthole/internal/control"
+	"porthole/services"
+)
+
+// fakeHost is ready at once and runs until it is told to end.
+type fakeHost struct {
+	fail  chan error
+	ready chan struct{}
+}
+
+func newFakeHost() *fakeHost {
+	h := &fakeHost{make(chan error, 1), make(chan struct{})}
+	close(h.ready)
+	return h
+}
+
+func (h *fakeHost) Run(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-h.fail:
+		return err
+	}
+}
+func (h *fakeHost) Ready() <-chan struct{} { return h.ready }
+func (h *fakeHost) Health() porthole.Health {
+	return porthole.Health{Name: "porthole", LedgerOK: true}
+}
+func (h *fakeHost) Ports() []porthole.PortStatus {
+	return []porthole.PortStatus{
+		{Port: services.TCP(7), Service: "echo", State: "bound", LimitPackets: 1024, AcceptLimit: 128},
+		{Port: services.TCP(21), Service: "ftp", State: "failed", Error: "probe:\nno greeting", LimitPackets: 1024, AcceptLimit: 128},
+		{Port: services.TCP(40000), Service: "ftp", State: "connected"},
+		{Port: services.UDP(53), Service: "dns", State: "answering", Took: 400 * time.Microsecond, Arrived: 9, LimitPackets: 64,
+			Fates: map[string]uint64{"to-service": 6, "queue-full": 2, "bad-checksum": 1}},
+	}
+}
+
+// runUp serves h until it ends and returns what was printed.
+func runUp(t *testing.T, h *fakeHost, during func(socket string)) (string, error) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "ph")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	t.Setenv(control.EnvDir, dir)
+	srv, err := control.Listen(dir, "porthole")
+	require.NoError(t, err)
+	p, err := makePlan(config.Default(), nowhere)
+	require.NoError(t, err)
+	p.cfg.Link.Interface = "ph0"
+	r, w, err := os.Pipe()
+	require.NoError(t, err)
+	var out bytes.Buffer
+	done := make(chan error, 1)
+	go func() { done <- serveUp(&out, &screen{}, p, startSession(h, srv), w) }()
+	line := make([]byte, 16)
+	n, err := r.Read(line)
+	require.NoError(t, err)
+	require.Equal(t, "ready\n", string(line[:n]))
+	require.NoError(t, r.Close())
+	during(srv.Path())
+	err = <-done
+	require.NoFileExists(t, filepath.Join(dir, "porthole.sock"))
+	return out.String(), err
+}
+
+func TestUpEndsWithASignal(t *testing.T) {
+	out, err := runUp(t, newFakeHost(), func(socket string) {
+		require.FileExists(t, socket)
+		require.NoError(t, unix.Kill(os.Getpid(), unix.SIGTERM))
+	})
+	require.NoError(t, err)
+	require.True(t, strings.HasPrefix(out, `device    ph0  auto, mtu 1500
+host      10.77.0.1/24  fd77::1/64
+machine   10.77.0.2/24  fd77::2/64
+zone      porthole.test
+resolve   sudo resolvectl dns ph0 10.77.0.1 fd77::1 && sudo resolvectl domain ph0 '~porthole.test'
+`), out)
+	require.True(t, strings.HasSuffix(out, `
+7/tcp echo bound
+21/tcp ftp failed: probe: no greeting
+53/udp dns answering 0.4 ms
+porthole: ready
+`), out)
+}
+
+func TestUpEndsWithTheHost(t *testing.T) {
+	h := newFakeHost()
+	_, err := runUp(t, h, func(string) { h.fail <- errors.New("device ph0: interface was removed") })
+	require.EqualError(t, err, "host: device ph0: interface was removed")
+}
+
+func TestPortTable(t *testing.T) {
+	var out bytes.Buffer
+	require.NoError(t, portTable(&out, newFakeHost().Ports()))
+	require.Equal(t, `PORT       SERVICE  STATE      PROBE   ARRIVED   QUEUE  PEAK  ACCEPT  LOST
+7/tcp      echo     bound      -             0  0/1024     0   0/128  0
+21/tcp     ftp      failed     -             0  0/1024     0   0/128  probe: no greeting
+40000/tcp  ftp      connected  -             0     0/0     0       -  0
+53/udp     dns      answering  0.4 ms        9    0/64     0       -  1 bad-checksum, 2 queue-full
+`, out.String())
+}
+
+func TestInsideEnv(t *testing.T) {
+	got := insideEnv([]string{"A=b", "http_proxy=x", "ALL_PROXY=y", "PORTHOLE_SOCK=old", "NO_PROXY=z"}, "/s")
+	require.Equal(t, []string{"A=b", "PORTHOLE_SOCK=/s"}, got)
+}
