@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"porthole/services"
+	"porthole/services/servicestest"
 )
 
 func TestRestBothWays(t *testing.T) {
@@ -205,16 +206,6 @@ func TestAbort(t *testing.T) {
 			c.do("ABOR", "226")
 		})
 	}
-	t.Run("urgent for real", func(t *testing.T) {
-		c := r.anonymous()
-		stalled(c)
-		raw, err := c.conn.(*net.TCPConn).SyscallConn()
-		require.NoError(t, err)
-		require.NoError(t, sendUrgent(raw, "\xff\xf4\xff\xf2"))
-		c.send("ABOR")
-		c.want("426")
-		c.want("226")
-	})
 	t.Run("before the data connection", func(t *testing.T) {
 		c := r.anonymous()
 		c.epsv()
@@ -522,4 +513,26 @@ func TestEscape(t *testing.T) {
 	require.NotContains(t, facts, "out.txt")
 	c.do("DELE file", "250") // the link, not what it points at
 	require.FileExists(t, filepath.Join(top, "out.txt"))
+}
+
+// With a data directory and somebody who may write, uploads outlast the service.
+func TestDataDir(t *testing.T) {
+	dir := t.TempDir()
+	for _, step := range []string{"put", "get"} {
+		addr := netip.AddrFrom4([4]byte{127, 78, byte(os.Getpid()), 1})
+		r := &rig{t: t, net: &hostNet{addr: addr}, log: &logLines{}}
+		r.Rig = servicestest.Start(t, Service, func(env *services.Env) {
+			env.DataDir = dir
+			env.Config.(*Config).Anonymous = "write"
+		})
+		r.addr = r.Addr[services.TCP(21)]
+		c := r.anonymous()
+		c.do("TYPE I", "200")
+		if step == "put" {
+			c.put("STOR kept", "bytes", "226")
+		} else {
+			require.Equal(t, "bytes", c.get("RETR kept"))
+		}
+		require.NoError(t, r.Stop())
+	}
 }
