@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -193,15 +194,21 @@ func TestBlob8GiB(t *testing.T) {
 
 // What is left of a blob when its reader goes away must not be generated.
 func TestBlobReaderLeaves(t *testing.T) {
-	w := start(t, nil)
+	var log bytes.Buffer
+	var mu sync.Mutex
+	w := start(t, func(env *services.Env, _ *Config) {
+		env.Log = slog.New(slog.NewTextHandler(lockedWriter{&mu, &log}, nil))
+	})
 	resp, err := w.http.Get(w.url + "/blob/8GiB")
 	require.NoError(t, err)
 	_, err = io.CopyN(io.Discard, resp.Body, 1<<20)
 	require.NoError(t, err)
 	resp.Body.Close()
-	began := time.Now()
-	require.NoError(t, w.Stop())
-	require.Less(t, time.Since(began), stopGrace, "the handler was still writing")
+	require.Eventually(t, func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return strings.Contains(log.String(), "GET /blob/8GiB")
+	}, patience, time.Millisecond, "the handler is still writing")
 }
 
 // The cheap path: net/http's own work aside, a small blob costs no allocation
@@ -217,7 +224,6 @@ func TestSmallBlobAllocates(t *testing.T) {
 	require.LessOrEqual(t, n, 1.0)
 }
 
-// A range is written from the pattern, without a buffer, whatever its length.
 func BenchmarkSmallBlob(b *testing.B) {
 	st := quietSite(b)
 	r := httptest.NewRequest("GET", "/blob/128", nil)

@@ -2,6 +2,7 @@ package http
 
 import (
 	"errors"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -44,6 +45,16 @@ func (s *slots) closeAll() {
 	s.mu.Unlock()
 	for _, c := range open {
 		c.Close()
+	}
+}
+
+// ending reports whether closeAll was called.
+func (s *slots) ending() bool {
+	select {
+	case <-s.done:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -116,6 +127,8 @@ type conn struct {
 	slots   *slots
 	timeout time.Duration
 	once    sync.Once
+	blanks  int         // CR and LF that were skipped, blanksOver when a request has begun
+	refused atomic.Bool // the last that passed was the start of an error answer
 
 	// armed is when the deadline in force was set (Unix nanoseconds), 0 when there
 	// is none, foreign when a handler set its own (a hijacked connection may).
@@ -128,7 +141,40 @@ const foreign = -1
 // however much a handler writes at once.
 const writePiece = 64 << 10
 
+// A server should skip an empty line before the first request line (RFC 9112,
+// 2.2); net/http answers 400. Two lines are skipped, no more.
+const (
+	blanksMost = 4
+	blanksOver = blanksMost + 1
+)
+
+// Read is called by one goroutine at a time: net/http sees to that.
+func (c *conn) Read(p []byte) (int, error) {
+	if c.refused.Load() {
+		c.refused.Store(false)
+	}
+	n, err := c.Conn.Read(p)
+	for c.blanks != blanksOver && n > 0 {
+		i := 0
+		for i < n && c.blanks < blanksMost && (p[i] == '\r' || p[i] == '\n') {
+			i++
+			c.blanks++
+		}
+		if i < n {
+			c.blanks = blanksOver
+		}
+		if n = copy(p, p[i:n]); n > 0 || err != nil {
+			break
+		}
+		n, err = c.Conn.Read(p)
+	}
+	return n, err
+}
+
 func (c *conn) Write(p []byte) (n int, err error) {
+	if len(p) > 9 && (p[9] == '4' || p[9] == '5') && string(p[:9]) == "HTTP/1.1 " {
+		c.refused.Store(true)
+	}
 	for {
 		c.arm()
 		piece := p[n:min(len(p), n+writePiece)]
@@ -183,8 +229,29 @@ func (c *conn) CloseWrite() error {
 func (c *conn) Close() error {
 	err := net.ErrClosed
 	c.once.Do(func() {
+		if c.refused.Load() {
+			c.linger()
+		}
 		err = c.Conn.Close()
 		c.slots.remove(c)
 	})
 	return err
+}
+
+// A connection that is closed while data of the client is unread ends with RST,
+// and the client may never see the answer that was on its way (RFC 9112, 9.6).
+// net/http lingers after a 413 or 431 of its own, but not after 400, 501 or 505,
+// nor when the client had asked for the close. So after an error answer the FIN
+// goes first and what still comes is read, within these bounds.
+const (
+	lingerTime  = 100 * time.Millisecond
+	lingerBytes = 1 << 20
+)
+
+func (c *conn) linger() {
+	if c.slots.ending() || c.CloseWrite() != nil {
+		return
+	}
+	c.Conn.SetReadDeadline(time.Now().Add(lingerTime))
+	io.CopyN(io.Discard, c.Conn, lingerBytes)
 }

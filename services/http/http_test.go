@@ -229,7 +229,12 @@ func TestRawRequests(t *testing.T) {
 		{"two lengths", "POST /sink HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd", "HTTP/1.1 400 Bad Request"},
 		{"unknown coding", "POST /sink HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", "HTTP/1.1 501 Not Implemented"},
 		{"unknown expectation", "POST /sink HTTP/1.1\r\nHost: a\r\nExpect: tea\r\nContent-Length: 1\r\n\r\na", "HTTP/1.1 417 Expectation Failed"},
+		{"early error, much behind it", "GET / HTTP/1.1 and more\r\n" + strings.Repeat("x", 100<<10), "HTTP/1.1 400 Bad Request"},
+		{"refused, much behind it", "PUT /blob/1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 500000\r\n\r\n" + strings.Repeat("x", 500000), "HTTP/1.1 405 Method Not Allowed"},
 		{"bad chunk", "POST /sink HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n", "HTTP/1.1 400 Bad Request"},
+		{"blank line first", "\r\nGET /blob/1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "HTTP/1.1 200 OK"},
+		{"two blank lines first", "\n\r\nGET /blob/1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "HTTP/1.1 200 OK"},
+		{"three blank lines first", "\r\n\r\n\r\nGET /blob/1 HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 400 Bad Request"},
 		{"traversal", "GET /files/../../etc/passwd HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "HTTP/1.1 404 Not Found"},
 		{"header too large", "GET / HTTP/1.1\r\nHost: a\r\nX: " + strings.Repeat("x", 70<<10) + "\r\n\r\n", "HTTP/1.1 431 Request Header Fields Too Large"},
 		{"header fits", "GET /blob/1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX: " + strings.Repeat("x", 60<<10) + "\r\n\r\n", "HTTP/1.1 200 OK"},
@@ -332,6 +337,23 @@ func (l lockedWriter) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.w.Write(p)
+}
+
+// Blank lines are skipped however they are cut into segments.
+func TestBlankLinesInPieces(t *testing.T) {
+	for step := 1; step < 8; step++ {
+		c := &conn{Conn: &readConn{r: bytes.NewReader([]byte("\r\n\nGET\r\n"))}}
+		var got []byte
+		p := make([]byte, step)
+		for {
+			n, err := c.Read(p)
+			got = append(got, p[:n]...)
+			if err != nil {
+				break
+			}
+		}
+		require.Equal(t, "GET\r\n", string(got))
+	}
 }
 
 func TestAccessLines(t *testing.T) {

@@ -68,8 +68,8 @@ func serve(ctx context.Context, env *services.Env) error {
 	grace, done := context.WithTimeout(context.Background(), stopGrace)
 	srv.Shutdown(grace)
 	done()
+	open.closeAll() // hijacked ones too, which srv forgets, and none of them lingers now
 	srv.Close()
-	open.closeAll()
 	for ; running > 0; running-- {
 		<-ended
 	}
