@@ -1,0 +1,454 @@
+package demux
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+var verdicts = map[Verdict]string{
+	Pass: "pass", PassCookie: "cookie", AskStack: "ask", Repeat: "repeat",
+	Refuse: "accept-queue-full", RefuseSyn: "syn-queue-full", Reset: "reset",
+}
+
+// doorScript runs one line after the other against a door on a virtual clock.
+// "syn a" and its like judge a segment of client a; what stands behind -> is
+// expected. "half" is the SYN queue, "res" the reserved places, "wait" the accept queue.
+type doorScript struct {
+	d   *Door
+	un  atomic.Int64
+	now int64
+}
+
+func (s *doorScript) key(name string) FlowKey {
+	return FlowKey{Remote: netip.AddrPortFrom(peerAddr, uint16(name[0])<<8|uint16(len(name))), Local: hostAddr}
+}
+
+// seqs of a client: its initial number, and ours.
+func seqs(name string) (irs, iss uint32) { return uint32(name[0]) * 1000, uint32(name[0]) * 7000 }
+
+func (s *doorScript) run(line string) string {
+	f := strings.Fields(line)
+	name := ""
+	if len(f) > 1 {
+		name = f[1]
+	}
+	judge := func(name string, seg Segment) string {
+		return verdicts[s.d.Judge(s.now, func() FlowKey { return s.key(name) }, seg)]
+	}
+	var irs, iss uint32
+	if name != "" {
+		irs, iss = seqs(name)
+	}
+	switch f[0] {
+	case "door":
+		c := DoorConfig{Backlog: 4, SynQueue: 4}
+		for _, kv := range f[1:] {
+			k, v, _ := strings.Cut(kv, "=")
+			n, _ := strconv.Atoi(v)
+			switch k {
+			case "backlog":
+				c.Backlog = n
+			case "syn":
+				c.SynQueue = n
+			case "cookies":
+				c.Cookies = map[string]Cookies{"auto": CookiesAuto, "never": CookiesNever, "always": CookiesAlways}[v]
+			case "abort":
+				c.AbortOnOverflow = true
+			}
+		}
+		if s.d == nil {
+			s.d = NewDoor(c, &s.un)
+		} else {
+			s.d.Set(c)
+		}
+		return "ok"
+	case "syn":
+		return judge(name, Segment{Flags: syn, Seq: irs})
+	case "other-syn": // the same pair, another initial sequence number
+		return judge(name, Segment{Flags: syn, Seq: irs + 99})
+	case "answer":
+		s.d.Answered(s.now, s.key(name), iss, irs, 65535, func() []byte { return []byte("SYN+ACK " + name) })
+		return "ok"
+	case "ack", "data":
+		return judge(name, Segment{Flags: ack, Seq: irs + 1, Ack: iss + 1})
+	case "forged-ack":
+		return judge(name, Segment{Flags: ack, Seq: irs + 1, Ack: 0xdeadbeef})
+	case "old-ack": // right acknowledgement, sequence number before the window
+		return judge(name, Segment{Flags: ack, Seq: irs, Ack: iss + 1})
+	case "fin-ack":
+		return judge(name, Segment{Flags: fin | ack, Seq: irs + 1, Ack: iss + 1})
+	case "rst":
+		return judge(name, Segment{Flags: rst, Seq: irs + 1})
+	case "cookie-ack":
+		return verdicts[s.d.CookieAck(s.now, s.key(name))]
+	case "arrive":
+		return fmt.Sprint(s.d.Arrive(s.now, s.key(name), name))
+	case "accept":
+		c, ok := s.d.Accept()
+		return fmt.Sprint(c, " ", ok)
+	case "half", "established", "gone":
+		s.d.Confirm(s.now, s.key(name), map[string]State{"half": HalfOpen, "established": Established, "gone": Gone}[f[0]])
+		return "ok"
+	case "due":
+		ask, end, _ := s.d.Due(s.now, nil, nil)
+		var out []string
+		for _, k := range ask {
+			out = append(out, "ask "+string(rune(k.Remote.Port()>>8)))
+		}
+		for _, k := range end {
+			out = append(out, "end "+string(rune(k.Remote.Port()>>8)))
+		}
+		return strings.Join(out, " ")
+	case "again":
+		b, again := s.d.SynAck(s.key(name))
+		return fmt.Sprint(string(b), " ", again)
+	case "wait":
+		d, err := time.ParseDuration(name)
+		if err != nil {
+			panic(err)
+		}
+		s.now += int64(d)
+		return "ok"
+	case "queues":
+		st := s.d.Stats()
+		return fmt.Sprintf("half %d res %d wait %d", st.HalfOpen, st.Reserved, st.Waiting)
+	case "close":
+		w, h := s.d.Close()
+		return fmt.Sprint(len(w), " ", len(h))
+	}
+	panic(line)
+}
+
+func TestDoorScripts(t *testing.T) {
+	for name, script := range map[string]string{
+		"backlog N admits N+1, the next SYN is dropped until one is accepted": `
+			door backlog=1 -> ok
+			syn a -> pass
+			answer a -> ok
+			ack a -> pass
+			arrive a -> true
+			syn b -> pass
+			answer b -> ok
+			ack b -> pass
+			arrive b -> true
+			queues -> half 0 res 0 wait 2
+			syn c -> accept-queue-full
+			accept -> a true
+			syn c -> pass
+			answer c -> ok
+			ack c -> pass
+			arrive c -> true
+			queues -> half 0 res 0 wait 2`,
+		"backlog 0 admits one": `
+			door backlog=0 -> ok
+			syn a -> pass
+			answer a -> ok
+			ack a -> pass
+			syn b -> accept-queue-full
+			arrive a -> true
+			syn b -> accept-queue-full
+			queues -> half 0 res 0 wait 1`,
+		"a reserved place counts before the connection arrives": `
+			door backlog=0 -> ok
+			syn a -> pass
+			syn b -> pass
+			answer a -> ok
+			answer b -> ok
+			ack a -> pass
+			ack b -> accept-queue-full
+			queues -> half 1 res 1 wait 0
+			arrive a -> true
+			ack b -> accept-queue-full
+			accept -> a true
+			ack b -> pass
+			arrive b -> true
+			queues -> half 0 res 0 wait 1`,
+		"abort on overflow": `
+			door backlog=0 abort -> ok
+			syn a -> pass
+			syn b -> pass
+			answer a -> ok
+			answer b -> ok
+			ack a -> pass
+			ack b -> reset`,
+		"SYN queue of N holds N+1, then cookies or nothing": `
+			door syn=1 cookies=never -> ok
+			syn a -> pass
+			syn b -> pass
+			syn c -> syn-queue-full
+			door syn=1 cookies=auto -> ok
+			syn c -> cookie
+			queues -> half 2 res 0 wait 0
+			ack x -> ask
+			cookie-ack x -> pass
+			queues -> half 2 res 1 wait 0
+			arrive x -> true
+			queues -> half 2 res 0 wait 1`,
+		"cookies always keep no state": `
+			door cookies=always -> ok
+			syn a -> cookie
+			queues -> half 0 res 0 wait 0
+			ack a -> ask
+			wait 193s -> ok
+			due ->
+			ack a -> pass`,
+		"a cookie's ACK finds the accept queue full": `
+			door backlog=0 cookies=always -> ok
+			syn a -> cookie
+			syn b -> cookie
+			ack a -> ask
+			cookie-ack a -> pass
+			ack b -> ask
+			cookie-ack b -> accept-queue-full`,
+		"a forged ACK reserves nothing": `
+			door backlog=0 -> ok
+			syn a -> pass
+			answer a -> ok
+			forged-ack a -> pass
+			old-ack a -> pass
+			queues -> half 1 res 0 wait 0
+			wait 20ms -> ok
+			due -> ask a
+			half a -> ok
+			queues -> half 1 res 0 wait 0
+			ack a -> pass
+			queues -> half 0 res 1 wait 0`,
+		"FIN on the final ACK reserves too": `
+			door -> ok
+			syn a -> pass
+			answer a -> ok
+			fin-ack a -> pass
+			queues -> half 0 res 1 wait 0`,
+		"a reservation that the stack did not take is given back": `
+			door backlog=0 -> ok
+			syn a -> pass
+			answer a -> ok
+			ack a -> pass
+			queues -> half 0 res 1 wait 0
+			due ->
+			wait 20ms -> ok
+			due -> ask a
+			half a -> ok
+			queues -> half 1 res 0 wait 0`,
+		"an established connection keeps its place until it arrives": `
+			door backlog=0 -> ok
+			syn a -> pass
+			answer a -> ok
+			ack a -> pass
+			wait 20ms -> ok
+			due -> ask a
+			established a -> ok
+			queues -> half 0 res 1 wait 0
+			wait 20ms -> ok
+			due -> ask a
+			arrive a -> true
+			queues -> half 0 res 0 wait 1`,
+		"a RST is a doubt, and the stack's word decides": `
+			door -> ok
+			syn a -> pass
+			answer a -> ok
+			rst a -> pass
+			queues -> half 1 res 0 wait 0
+			wait 20ms -> ok
+			due -> ask a
+			gone a -> ok
+			queues -> half 0 res 0 wait 0`,
+		"a repeated SYN is answered again, at most twice a second": `
+			door -> ok
+			syn a -> pass
+			syn a -> repeat
+			again a ->  false
+			answer a -> ok
+			wait 1s -> ok
+			syn a -> repeat
+			again a -> SYN+ACK a true
+			syn a -> repeat
+			again a -> SYN+ACK a false
+			wait 500ms -> ok
+			syn a -> repeat
+			again a -> SYN+ACK a true
+			queues -> half 1 res 0 wait 0`,
+		"another SYN of the pair goes to the stack": `
+			door -> ok
+			syn a -> pass
+			answer a -> ok
+			other-syn a -> pass
+			wait 20ms -> ok
+			due -> ask a`,
+		"a SYN that the stack never answered leaves": `
+			door -> ok
+			syn a -> pass
+			wait 20ms -> ok
+			due -> ask a
+			gone a -> ok
+			queues -> half 0 res 0 wait 0`,
+		"half-open connections end after 63 s": `
+			door -> ok
+			syn a -> pass
+			answer a -> ok
+			wait 1s -> ok
+			syn b -> pass
+			answer b -> ok
+			wait 61999ms -> ok
+			due ->
+			wait 1ms -> ok
+			due -> end a
+			queues -> half 1 res 0 wait 0
+			wait 1s -> ok
+			due -> end b`,
+		"a SYN+ACK of an unknown connection is taken into the books": `
+			door -> ok
+			answer a -> ok
+			queues -> half 1 res 0 wait 0
+			ack a -> pass
+			queues -> half 0 res 1 wait 0`,
+		"shrinking keeps what waits": `
+			door backlog=4 -> ok
+			syn a -> pass
+			answer a -> ok
+			ack a -> pass
+			arrive a -> true
+			syn b -> pass
+			answer b -> ok
+			ack b -> pass
+			arrive b -> true
+			door backlog=0 -> ok
+			queues -> half 0 res 0 wait 2
+			syn c -> accept-queue-full
+			accept -> a true
+			syn c -> accept-queue-full
+			accept -> b true
+			syn c -> pass`,
+		"close gives back what waited": `
+			door -> ok
+			syn a -> pass
+			answer a -> ok
+			ack a -> pass
+			arrive a -> true
+			syn b -> pass
+			close -> 1 1
+			accept -> <nil> false
+			arrive b -> false
+			queues -> half 0 res 0 wait 0`,
+		"segments of connections long established do not disturb": `
+			door -> ok
+			data z -> pass
+			fin-ack z -> pass
+			rst z -> pass
+			queues -> half 0 res 0 wait 0`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := &doorScript{}
+			for _, line := range strings.Split(strings.TrimSpace(script), "\n") {
+				cmd, want, ok := strings.Cut(strings.TrimSpace(line), " ->")
+				require.True(t, ok, line)
+				require.Equal(t, strings.TrimPrefix(want, " "), s.run(cmd), cmd)
+			}
+			if s.d.Stats().HalfOpen == 0 && s.d.Stats().Reserved == 0 {
+				require.Zero(t, s.un.Load(), "unanswered")
+			}
+		})
+	}
+}
+
+// TestDoorBounds drives a door with anything and looks at its bounds after each step.
+func TestDoorBounds(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := &doorScript{}
+		backlog, synq := rapid.IntRange(0, 4).Draw(t, "backlog"), rapid.IntRange(0, 4).Draw(t, "syn")
+		cookies := rapid.SampledFrom([]string{"auto", "never", "always"}).Draw(t, "cookies")
+		s.run(fmt.Sprintf("door backlog=%d syn=%d cookies=%s", backlog, synq, cookies))
+		type client struct{ asked, answered, passed, here bool }
+		clients := map[string]*client{}
+		waiting := 0
+		for range rapid.IntRange(1, 80).Draw(t, "steps") {
+			name := rapid.StringMatching(`[a-j]`).Draw(t, "client")
+			c := clients[name]
+			if c == nil {
+				c = &client{}
+				clients[name] = c
+			}
+			switch rapid.SampledFrom([]string{"syn", "answer", "ack", "arrive", "accept", "rst", "due", "wait 10ms", "forged-ack"}).Draw(t, "step") {
+			case "syn":
+				if !c.here && s.run("syn "+name) == "pass" {
+					c.asked = true
+				}
+			case "answer":
+				if c.asked && !c.answered {
+					s.run("answer " + name)
+					c.answered = true
+				}
+			case "ack":
+				if c.answered && !c.passed && s.run("ack "+name) == "pass" {
+					c.passed = true
+				}
+			case "forged-ack":
+				s.run("forged-ack " + name)
+			case "arrive":
+				if c.passed && !c.here {
+					s.run("arrive " + name)
+					c.here = true
+					waiting++
+				}
+			case "accept":
+				if waiting > 0 {
+					s.run("accept")
+					waiting--
+				}
+			case "rst":
+				s.run("rst " + name)
+			case "wait 10ms":
+				s.run("wait 10ms")
+			case "due": // the stack's true word
+				ask, _, _ := s.d.Due(s.now, nil, nil)
+				for _, k := range ask {
+					n := string(rune(k.Remote.Port() >> 8))
+					st := Gone
+					if c := clients[n]; c != nil && c.passed {
+						st = Established
+					} else if c != nil && c.asked {
+						st = HalfOpen
+					}
+					s.d.Confirm(s.now, k, st)
+				}
+			}
+			st := s.d.Stats()
+			if st.Waiting+st.Reserved > backlog+1 {
+				t.Fatalf("accept queue %d + reserved %d > %d + 1", st.Waiting, st.Reserved, backlog)
+			}
+			if st.HalfOpen > synq+1 {
+				t.Fatalf("SYN queue %d > %d + 1", st.HalfOpen, synq)
+			}
+			if st.Waiting != waiting {
+				t.Fatalf("%d wait, not %d", st.Waiting, waiting)
+			}
+		}
+	})
+}
+
+func BenchmarkDoor(b *testing.B) {
+	for _, half := range []int{0, 1, 256, 60000} {
+		b.Run(fmt.Sprintf("half-open=%d", half), func(b *testing.B) {
+			var un atomic.Int64
+			d := NewDoor(DoorConfig{Backlog: 1 << 20, SynQueue: 1 << 20}, &un)
+			for i := range half {
+				k := FlowKey{netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}), 9), hostAddr}
+				d.Judge(0, func() FlowKey { return k }, Segment{Flags: syn, Seq: 1})
+			}
+			k := FlowKey{netip.AddrPortFrom(peerAddr, 5000), hostAddr}
+			key := func() FlowKey { return k }
+			b.ReportAllocs()
+			for b.Loop() {
+				d.Judge(0, key, Segment{Flags: ack, Seq: 5, Ack: 6})
+			}
+		})
+	}
+}
