@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
+	netstack "gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
@@ -39,12 +40,12 @@ func newConn(s *Stack, ep tcpip.Endpoint, wq *waiter.Queue) *Conn {
 		readable: make(chan struct{}, 1), writable: make(chan struct{}, 1),
 		closed: make(chan struct{}),
 	}
-	if a, err := ep.GetLocalAddress(); err == nil {
-		c.local = tcpAddr(a)
-		c.port = a.Port
-	}
-	if a, err := ep.GetRemoteAddress(); err == nil {
-		c.remote = tcpAddr(a)
+	// Not GetRemoteAddress: it knows none of a connection that its peer has reset
+	// already, and a service may ask for it all the same.
+	if i, ok := ep.Info().(*netstack.TransportEndpointInfo); ok {
+		c.local = tcpAddr(tcpip.FullAddress{Addr: i.ID.LocalAddress, Port: i.ID.LocalPort})
+		c.remote = tcpAddr(tcpip.FullAddress{Addr: i.ID.RemoteAddress, Port: i.ID.RemotePort})
+		c.port = i.ID.LocalPort
 	}
 	c.entry.Init(c, waiter.EventIn|waiter.EventOut|waiter.EventErr|waiter.EventHUp|waiter.EventRdHUp)
 	wq.EventRegister(&c.entry)
@@ -76,15 +77,15 @@ func poke(ch chan struct{}) {
 func (c *Conn) Read(b []byte) (int, error) {
 	c.rmu.Lock()
 	defer c.rmu.Unlock()
-	if len(b) == 0 {
-		return 0, nil
-	}
 	for {
 		if isClosed(c.closed) {
 			return 0, c.err("read", net.ErrClosed)
 		}
 		if c.rdead.passed() {
 			return 0, c.err("read", errTimeout)
+		}
+		if len(b) == 0 {
+			return 0, nil
 		}
 		w := tcpip.SliceWriter(b)
 		res, err := c.ep.Read(&w, tcpip.ReadOptions{})
@@ -158,6 +159,9 @@ func (c *Conn) Close() error {
 
 // CloseWrite sends FIN and keeps reading.
 func (c *Conn) CloseWrite() error {
+	if isClosed(c.closed) {
+		return c.err("close", net.ErrClosed)
+	}
 	if err := c.ep.Shutdown(tcpip.ShutdownWrite); err != nil {
 		return c.err("close", errno(err))
 	}
@@ -166,6 +170,9 @@ func (c *Conn) CloseWrite() error {
 
 // CloseRead ends reading; what still comes is discarded.
 func (c *Conn) CloseRead() error {
+	if isClosed(c.closed) {
+		return c.err("close", net.ErrClosed)
+	}
 	if err := c.ep.Shutdown(tcpip.ShutdownRead); err != nil {
 		return c.err("close", errno(err))
 	}

@@ -39,8 +39,8 @@ func (d *deadline) set(t time.Time) {
 	}
 }
 
-// wait is the channel to wait for; whoever waits before a later set with an
-// earlier time sees that too, unless no deadline had been set: see Conn.wait.
+// wait is the channel to wait for. A set moves the deadline of those who wait
+// already: it keeps their channel unless that has been closed.
 func (d *deadline) wait() <-chan struct{} {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"syscall"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
@@ -20,12 +21,15 @@ type DialConfig struct {
 
 // DialTCP connects to a peer, or to the host itself.
 func (s *Stack) DialTCP(ctx context.Context, remote netip.AddrPort, c DialConfig) (*Conn, error) {
-	remote = netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port())
+	remote = netip.AddrPortFrom(remote.Addr().Unmap().WithZone(""), remote.Port())
 	fail := func(err error) error {
 		return opError("dial", "tcp", nil, net.TCPAddrFromAddrPort(remote), err)
 	}
 	if err := ctx.Err(); err != nil {
-		return nil, fail(err)
+		return nil, fail(ctxError(err))
+	}
+	if _, ok := s.source(remote.Addr()); !ok || !remote.IsValid() {
+		return nil, fail(syscall.ENETUNREACH)
 	}
 	port, err := s.reap.dial(c.LocalPort, c.Owner)
 	if err != nil {
@@ -87,10 +91,16 @@ func ctxError(err error) error {
 
 // DialUDP makes a connected UDP socket: it hears its peer alone, and ICMP errors.
 func (s *Stack) DialUDP(remote netip.AddrPort, c DialConfig) (*PacketConn, error) {
-	pc, err := s.ListenPacket(c.LocalPort, PacketConfig{Owner: c.Owner})
-	if err != nil {
-		return nil, err
+	remote = netip.AddrPortFrom(remote.Addr().Unmap().WithZone(""), remote.Port())
+	fail := func(err error) error {
+		return opError("dial", "udp", nil, net.UDPAddrFromAddrPort(remote), err)
 	}
-	pc.remote = netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port())
+	if _, ok := s.source(remote.Addr()); !ok || !remote.IsValid() {
+		return nil, fail(syscall.ENETUNREACH)
+	}
+	pc, err := s.openUDP(c.LocalPort, remote, PacketConfig{Owner: c.Owner})
+	if err != nil {
+		return nil, fail(err)
+	}
 	return pc, nil
 }

@@ -1,6 +1,8 @@
 package stack
 
 import (
+	"encoding/binary"
+
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -27,6 +29,9 @@ func (s *Stack) inject(port demux.Port, p demux.Packet) demux.Fate {
 			}
 		}
 	}
+	if port == demux.LaneLink {
+		raiseMTU(p)
+	}
 	s.deliver(p)
 	switch {
 	case p.Info().Kind == packet.Fragment && p.Info().Version != 0:
@@ -52,6 +57,46 @@ func (s *Stack) deliver(p demux.Packet) {
 	s.deliverBuffer(p.Info(), b, p.LinkLen())
 }
 
+// The least MTU that a packet-too-big may claim (Linux: net.ipv4.route.min_pmtu;
+// RFC 8201, 4). Netstack believes any, down to segments of one byte.
+const (
+	minMTU4 = 552
+	minMTU6 = 1280
+)
+
+// raiseMTU mends a packet-too-big that claims less than a path can have: anybody
+// can send one (RFC 5927, 7).
+func raiseMTU(p demux.Packet) {
+	i, b := p.Info(), p.IP()
+	if int(i.L4)+8 > len(b) {
+		return
+	}
+	m := b[i.L4:]
+	switch {
+	case i.Version == 4 && i.ICMPType == 3: // fragmentation needed
+		old := binary.BigEndian.Uint16(m[6:])
+		if old < minMTU4 {
+			binary.BigEndian.PutUint16(m[6:], minMTU4)
+			updateSum(m[2:], old, minMTU4)
+		}
+	case i.Version == 6 && i.ICMPType == 2:
+		high, low := binary.BigEndian.Uint16(m[4:]), binary.BigEndian.Uint16(m[6:])
+		if high == 0 && low < minMTU6 {
+			binary.BigEndian.PutUint16(m[6:], minMTU6)
+			updateSum(m[2:], low, minMTU6)
+		}
+	}
+}
+
+// updateSum corrects a checksum for one changed word (RFC 1624, equation 3).
+func updateSum(sum []byte, old, now uint16) {
+	x := uint32(^binary.BigEndian.Uint16(sum)) + uint32(^old) + uint32(now)
+	for x>>16 != 0 {
+		x = x&0xffff + x>>16
+	}
+	binary.BigEndian.PutUint16(sum, ^uint16(x))
+}
+
 // deliverBuffer calls up with a whole frame whose link header has l2 bytes.
 func (s *Stack) deliverBuffer(i *packet.Info, b buffer.Buffer, l2 int) {
 	up := s.link.dispatcher()
@@ -63,6 +108,9 @@ func (s *Stack) deliverBuffer(i *packet.Info, b buffer.Buffer, l2 int) {
 		b.Prepend(s.ownHeader(i))
 	}
 	pkt := netstack.NewPacketBuffer(netstack.PacketBufferOptions{Payload: b})
+	if i.Kind == packet.Fragment && i.Version != 0 {
+		pkt.Hash = fragmentMark
+	}
 	up.DeliverNetworkPacket(protoOf(i), pkt)
 	pkt.DecRef()
 }

@@ -22,10 +22,10 @@ type link struct {
 	out counters
 }
 
-// zeroOffload is a complete packet.
-// counters of the way out, in packets as handed to the device.
+// zeroOffload is of a complete packet.
 var zeroOffload tun.Offload
 
+// counters are of the way out, in frames as handed to the device.
 type counters struct {
 	sent, bytes, looped, refused, closed atomic.Uint64
 }
@@ -62,12 +62,21 @@ func (l *link) WritePackets(pkts netstack.PacketBufferList) (int, tcpip.Error) {
 		if pkt.TransportProtocolNumber == tcp.ProtocolNumber {
 			l.s.answered(pkt)
 		}
-		if err := l.write(pkt.AsSlices(), offload(pkt)); err != nil {
+		if err := l.write(pkt.AsSlices(), offload(pkt), !byReader(pkt)); err != nil {
 			return n, err
 		}
 		n++
 	}
 	return n, nil
+}
+
+// byReader reports whether the reader may be the one who writes: an IPv4 parameter
+// problem about a TCP segment that it delivers itself, and nothing else, is answered
+// on its goroutine. It must not wait, and an ICMP error may be lost.
+func byReader(pkt *netstack.PacketBuffer) bool {
+	h := pkt.TransportHeader().Slice()
+	return pkt.TransportProtocolNumber == header.ICMPv4ProtocolNumber && len(h) > 0 &&
+		header.ICMPv4Type(h[0]) == header.ICMPv4ParamProblem
 }
 
 // offload says what netstack left to the device: with host GSO its data segments
@@ -92,17 +101,17 @@ func offload(pkt *netstack.PacketBuffer) (o tun.Offload) {
 }
 
 // write sends one frame in pieces to the device, or back to the host itself.
-func (l *link) write(pieces [][]byte, o tun.Offload) tcpip.Error {
+func (l *link) write(pieces [][]byte, o tun.Offload, wait bool) tcpip.Error {
 	if l.loops(pieces[0]) {
 		l.loop(pieces, o)
 		return nil
 	}
 	q := 0
-	if l.s.facts.Queues > 1 {
-		q = int(l.s.queue.Add(1)) % l.s.facts.Queues
+	if n := l.s.facts.Queues; n > 1 {
+		q = l.queueOf(pieces) % n
 	}
 	out := [1]tun.Out{{Pieces: pieces, Offload: o}}
-	n, err := l.s.dev.Write(q, out[:], true)
+	n, err := l.s.dev.Write(q, out[:], wait)
 	if n == 1 {
 		l.out.sent.Add(1)
 		size := 0
@@ -121,6 +130,30 @@ func (l *link) write(pieces [][]byte, o tun.Offload) tcpip.Error {
 	l.out.refused.Add(1)
 	l.s.log.Debug("device refused a frame", "error", err)
 	return &tcpip.ErrNoBufferSpace{}
+}
+
+// queueOf keeps the frames of one flow on one queue: the kernel brings a flow in on
+// the queue it last went out on, so changing it would let its packets overtake
+// each other.
+func (l *link) queueOf(pieces [][]byte) int {
+	var b [14 + 40 + 4]byte
+	n := 0
+	for _, p := range pieces {
+		n += copy(b[n:], p)
+	}
+	ip := b[:n]
+	if l.s.ethernet() && n >= 14 {
+		ip = ip[14:]
+	}
+	flow := ip[min(len(ip), 12):min(len(ip), 24)] // addresses and ports
+	if len(ip) > 0 && ip[0]>>4 == 6 {
+		flow = ip[min(len(ip), 8):]
+	}
+	h := uint32(2166136261) // FNV-1a
+	for _, c := range flow {
+		h = (h ^ uint32(c)) * 16777619
+	}
+	return int(h >> 1)
 }
 
 // loops reports whether a frame is addressed to the host itself.

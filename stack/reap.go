@@ -84,6 +84,9 @@ func (r *reaper) dial(port uint16, owner string) (uint16, error) {
 	} else if u.listener {
 		who, _ := r.s.table.Bound(demux.TCPPort(port))
 		return 0, &demux.BoundError{Port: demux.TCPPort(port), Owner: who}
+	} else if u.dials == 0 { // lingering: it is the new owner's now
+		u.closing = false
+		r.s.table.SetOwner(demux.TCPPort(port), owner)
 	}
 	u.dials++
 	return port, nil

@@ -35,7 +35,6 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
 	netstack "gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
-	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 
 	"porthole/demux"
@@ -68,7 +67,6 @@ type Stack struct {
 	net   *netstack.Stack
 	link  *link
 	addrs []netip.Prefix
-	queue atomic.Uint32 // next device queue to write to
 
 	listeners [65536]atomic.Pointer[Listener]
 	drain     drain
@@ -95,7 +93,7 @@ func New(c Config) (*Stack, error) {
 			ipv4.NewProtocol, ipv6.NewProtocol, arp.NewProtocol,
 		},
 		TransportProtocols: []netstack.TransportProtocolFactory{
-			tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6,
+			s.newTCP, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6,
 		},
 	})
 	s.link = newLink(s)

@@ -26,8 +26,11 @@ import (
 // hopLimit is the TTL of what the host sends (RFC 1700; Linux: ip_default_ttl).
 const hopLimit = 64
 
-// maxUDP is the longest UDP payload in one IPv4 packet.
-const maxUDP = 65535 - 20 - 8
+// maxUDP4 and maxUDP6 are the longest UDP payloads that one IP packet can carry.
+const (
+	maxUDP4 = 65535 - 20 - 8
+	maxUDP6 = 65535 - 8
+)
 
 // PacketConfig says how a UDP port is bound.
 type PacketConfig struct {
@@ -49,7 +52,7 @@ type PacketConn struct {
 	wdead   deadline
 	closed  chan struct{}
 	once    sync.Once
-	waiters atomic.Int32
+	readers atomic.Int32                  // in ReadFrom now: more than one pass the wake token on
 	soft    atomic.Pointer[syscall.Errno] // pending ICMP error of a connected socket
 	ipID    atomic.Uint32
 }
@@ -62,7 +65,12 @@ var (
 
 // ListenPacket binds a UDP port, on IPv4 and IPv6. Port 0 means any free one.
 func (s *Stack) ListenPacket(port uint16, c PacketConfig) (*PacketConn, error) {
-	pc := &PacketConn{s: s, closed: make(chan struct{})}
+	return s.openUDP(port, netip.AddrPort{}, c)
+}
+
+// openUDP binds a port, connected when remote is valid.
+func (s *Stack) openUDP(port uint16, remote netip.AddrPort, c PacketConfig) (*PacketConn, error) {
+	pc := &PacketConn{s: s, remote: remote, closed: make(chan struct{})}
 	pc.ipID.Store(rand.Uint32())
 	var err error
 	if pc.port, err = s.bindUDP(port, c); err != nil {
@@ -78,8 +86,16 @@ func (s *Stack) ListenPacket(port uint16, c PacketConfig) (*PacketConn, error) {
 
 var bothProtos = []tcpip.NetworkProtocolNumber{ipv4.ProtocolNumber, ipv6.ProtocolNumber}
 
+// id is what netstack knows the socket by. A connected one is named whole, so that
+// only errors about its own datagrams come to it (RFC 5927, 4).
 func (pc *PacketConn) id() netstack.TransportEndpointID {
-	return netstack.TransportEndpointID{LocalPort: pc.port.Number()}
+	id := netstack.TransportEndpointID{LocalPort: pc.port.Number()}
+	if pc.remote.IsValid() {
+		local, _ := pc.s.source(pc.remote.Addr())
+		id.LocalAddress = address(local)
+		id.RemoteAddress, id.RemotePort = address(pc.remote.Addr()), pc.remote.Port()
+	}
+	return id
 }
 
 func (s *Stack) bindUDP(port uint16, c PacketConfig) (demux.Port, error) {
@@ -112,6 +128,8 @@ func (pc *PacketConn) ReadFrom(b []byte) (int, net.Addr, error) {
 // ReadFromUDPAddrPort is ReadFrom without allocating the address. A datagram
 // longer than b is cut, as a kernel socket does.
 func (pc *PacketConn) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
+	pc.readers.Add(1)
+	defer pc.readers.Add(-1)
 	for {
 		if isClosed(pc.closed) {
 			return 0, netip.AddrPort{}, pc.err("read", net.ErrClosed)
@@ -120,6 +138,7 @@ func (pc *PacketConn) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error)
 			return 0, netip.AddrPort{}, pc.err("read", errTimeout)
 		}
 		if e := pc.soft.Swap(nil); e != nil {
+			pc.passOn() // the token may have meant a packet
 			return 0, netip.AddrPort{}, pc.err("read", *e)
 		}
 		p, ok, err := pc.s.table.Pop(pc.port)
@@ -127,24 +146,29 @@ func (pc *PacketConn) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error)
 			return 0, netip.AddrPort{}, pc.err("read", net.ErrClosed)
 		}
 		if ok {
-			if pc.waiters.Load() > 0 { // another reader waits, and there may be more
-				pc.s.table.Signal(pc.port)
-			}
-			n, _ := p.CopyPayload(b)
+			pc.passOn()
 			from := p.From()
-			pc.s.table.Free(p)
 			if pc.remote.IsValid() && from != pc.remote {
+				pc.s.deliver(p) // netstack tells the stranger that nobody is there
+				pc.s.table.Free(p)
 				continue
 			}
+			n, _ := p.CopyPayload(b)
+			pc.s.table.Free(p)
 			return n, from, nil
 		}
 		pc.wait()
 	}
 }
 
+// passOn wakes another reader, if there is one: a batch wakes only one.
+func (pc *PacketConn) passOn() {
+	if pc.readers.Load() > 1 {
+		pc.s.table.Signal(pc.port)
+	}
+}
+
 func (pc *PacketConn) wait() {
-	pc.waiters.Add(1)
-	defer pc.waiters.Add(-1)
 	select {
 	case <-pc.s.table.Wake(pc.port):
 	case <-pc.rdead.wait():
@@ -168,6 +192,9 @@ func (pc *PacketConn) WriteToUDPAddrPort(b []byte, to netip.AddrPort) (int, erro
 	if isClosed(pc.closed) {
 		return 0, pc.err("write", net.ErrClosed)
 	}
+	if pc.wdead.passed() {
+		return 0, pc.err("write", errTimeout)
+	}
 	to = netip.AddrPortFrom(to.Addr().Unmap().WithZone(""), to.Port())
 	if err := pc.s.sendUDP(pc.port.Number(), to, b, &pc.ipID); err != nil {
 		return 0, pc.err("write", err)
@@ -184,7 +211,7 @@ func (s *Stack) sendUDP(port uint16, to netip.AddrPort, b []byte, id *atomic.Uin
 		return syscall.ENETUNREACH
 	case to.Port() == 0:
 		return syscall.EINVAL
-	case len(b) > maxUDP:
+	case len(b) > maxUDP6 || src.Is4() && len(b) > maxUDP4:
 		return syscall.EMSGSIZE
 	}
 	from := netip.AddrPortFrom(src, port)
@@ -192,11 +219,29 @@ func (s *Stack) sendUDP(port uint16, to netip.AddrPort, b []byte, id *atomic.Uin
 		return s.sendRouted(from, to, b)
 	}
 	var hdr [48]byte
-	n := packet.PutUDP(hdr[:], from, to, hopLimit, uint16(id.Add(1)), b)
-	if err := s.link.write([][]byte{hdr[:n], b}, zeroOffload); err != nil {
+	n := packet.PutUDP(hdr[:], from, to, hops(to.Addr()), nextID(id), b)
+	if err := s.link.write([][]byte{hdr[:n], b}, zeroOffload, true); err != nil {
 		return errno(err)
 	}
 	return nil
+}
+
+// hops is the TTL towards a: a group is not left beyond the link (RFC 1112, 6.1).
+func hops(a netip.Addr) uint8 {
+	if a.IsMulticast() {
+		return 1
+	}
+	return hopLimit
+}
+
+// nextID is never 0, which would mean DF: UDP from here may be fragmented, as
+// netstack's own may.
+func nextID(id *atomic.Uint32) uint16 {
+	for {
+		if n := uint16(id.Add(1)); n != 0 {
+			return n
+		}
+	}
 }
 
 func headerLen(a netip.Addr) int {
@@ -219,10 +264,10 @@ func (s *Stack) sendRouted(from, to netip.AddrPort, b []byte) error {
 	})
 	defer pkt.DecRef()
 	var hdr [48]byte
-	n := packet.PutUDP(hdr[:], from, to, hopLimit, 0, b)
+	n := packet.PutUDP(hdr[:], from, to, hopLimit, 0, b) // of which only UDP's is used
 	copy(pkt.TransportHeader().Push(header.UDPMinimumSize), hdr[n-header.UDPMinimumSize:n])
 	pkt.TransportProtocolNumber = udp.ProtocolNumber
-	if terr := r.WritePacket(netstack.NetworkHeaderParams{Protocol: udp.ProtocolNumber, TTL: hopLimit}, pkt); terr != nil {
+	if terr := r.WritePacket(netstack.NetworkHeaderParams{Protocol: udp.ProtocolNumber, TTL: hops(to.Addr())}, pkt); terr != nil {
 		return errno(terr)
 	}
 	return nil
@@ -278,16 +323,27 @@ func (pc *PacketConn) RemoteAddr() net.Addr {
 
 // SetDeadline sets both deadlines.
 func (pc *PacketConn) SetDeadline(t time.Time) error {
-	pc.rdead.set(t)
-	pc.wdead.set(t)
-	return nil
+	return errors.Join(pc.SetReadDeadline(t), pc.SetWriteDeadline(t))
 }
 
 // SetReadDeadline implements net.PacketConn.
-func (pc *PacketConn) SetReadDeadline(t time.Time) error { pc.rdead.set(t); return nil }
+func (pc *PacketConn) SetReadDeadline(t time.Time) error {
+	if isClosed(pc.closed) {
+		return pc.err("set", net.ErrClosed)
+	}
+	pc.rdead.set(t)
+	return nil
+}
 
-// SetWriteDeadline implements net.PacketConn; a write waits for nothing but the device.
-func (pc *PacketConn) SetWriteDeadline(t time.Time) error { pc.wdead.set(t); return nil }
+// SetWriteDeadline implements net.PacketConn; a write waits for nothing but the
+// device, so the deadline only refuses writes that begin after it.
+func (pc *PacketConn) SetWriteDeadline(t time.Time) error {
+	if isClosed(pc.closed) {
+		return pc.err("set", net.ErrClosed)
+	}
+	pc.wdead.set(t)
+	return nil
+}
 
 func (pc *PacketConn) err(op string, err error) error {
 	return opError(op, "udp", pc.LocalAddr(), pc.RemoteAddr(), err)
@@ -296,20 +352,6 @@ func (pc *PacketConn) err(op string, err error) error {
 // udpEndpoint is the PacketConn as netstack sees it: where reassembled datagrams
 // and ICMP errors for the port go.
 type udpEndpoint PacketConn
-
-// HandlePacket takes a datagram that netstack put together from fragments, gives it
-// one IP header again, and sends it through demux like any packet: the checksum is
-// verified there and the port's limits apply.
-func (e *udpEndpoint) HandlePacket(id netstack.TransportEndpointID, pkt *netstack.PacketBuffer) {
-	from, _ := netip.AddrFromSlice(id.RemoteAddress.AsSlice())
-	to, _ := netip.AddrFromSlice(id.LocalAddress.AsSlice())
-	udpHeader := pkt.TransportHeader().Slice()
-	var hdr [40]byte
-	n := packet.PutIP(hdr[:], from, to, uint8(udp.ProtocolNumber), hopLimit, 0, len(udpHeader)+pkt.Data().Size())
-	pieces := [][]byte{hdr[:n], udpHeader}
-	pieces = append(pieces, pkt.Data().AsRange().ToSlice())
-	e.s.table.Inject(demux.Reassembled, demux.Offload{}, pieces...)
-}
 
 // HandleError keeps an ICMP error for a connected socket (RFC 1122, 4.1.3.3); one
 // that is not connected cannot tell whom it concerns.
@@ -343,7 +385,7 @@ func (s *Stack) SendLink(hw net.HardwareAddr, from, to netip.AddrPort, b []byte)
 	}
 	n := packet.PutEthernet(hdr[:], [6]byte(hw), [6]byte(s.facts.HW), etherType)
 	n += packet.PutUDP(hdr[n:], from, to, hopLimit, 0, b)
-	if err := s.link.write([][]byte{hdr[:n], b}, zeroOffload); err != nil {
+	if err := s.link.write([][]byte{hdr[:n], b}, zeroOffload, true); err != nil {
 		return errno(err)
 	}
 	return nil
