@@ -73,7 +73,7 @@ func (h *hostFlags) load(con *console) (*config.File, error) {
 		}
 	}
 	if err := f.Check(); err != nil {
-		return nil, err
+		return nil, usageError{err}
 	}
 	return f, nil
 }

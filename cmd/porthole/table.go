@@ -32,7 +32,9 @@ func portTable(w io.Writer, ports []porthole.PortStatus) error {
 // listed leaves out the ports of single connections, such as the probes' own: they
 // come and go.
 func listed(ports []porthole.PortStatus) []porthole.PortStatus {
-	return slices.DeleteFunc(slices.Clone(ports), func(p porthole.PortStatus) bool { return p.State == "connected" })
+	return slices.DeleteFunc(slices.Clone(ports), func(p porthole.PortStatus) bool {
+		return p.State == "connected" || p.State == "closing"
+	})
 }
 
 // probeLine is one port as `up` and `demo` list it: "53/udp dns answering 0.4 ms".

@@ -96,9 +96,11 @@ func serveUp(out io.Writer, scr *screen, p *plan, s *session, ready io.WriteClos
 	if err := s.ready(ctx); err != nil {
 		return ended(ctx, s)
 	}
-	fmt.Fprintln(out)
-	for _, l := range probeLines(listed(s.Ports())) {
-		fmt.Fprintln(out, l)
+	if scr.tty == nil { // a terminal gets the table below
+		fmt.Fprintln(out)
+		for _, l := range probeLines(listed(s.Ports())) {
+			fmt.Fprintln(out, l)
+		}
 	}
 	fmt.Fprintln(out, "porthole: ready")
 	if ready != nil {
