@@ -3,6 +3,7 @@ package all
 
 import (
 	"porthole/services"
+	"porthole/services/classic"
 	"porthole/services/dhcp"
 	"porthole/services/dns"
 	"porthole/services/ftp"
@@ -17,6 +18,8 @@ var catalogue = []services.Service{
 	dns.Service,
 	ftp.Service,
 	dhcp.Service,
+	classic.Echo,
+	classic.Discard,
 }
 
 // Lookup finds a service by name.
