@@ -159,7 +159,7 @@ func (s *session) cmdMlsd(arg string) {
 	}
 	facts, write := s.facts, s.acct.write // as they are now, whatever comes later
 	l := &listing{fs: s.acct.fs, path: p, info: info}
-	l.line = func(b []byte, _ string, info fs.FileInfo, name string) []byte {
+	l.line = func(b []byte, info fs.FileInfo, name string) []byte {
 		b = append(facts.appendFacts(b, info, write, false), ' ')
 		return append(append(b, clean(name)...), '\r', '\n')
 	}

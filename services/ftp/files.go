@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path"
 	"strings"
 	"syscall"
 	"time"
@@ -372,6 +371,3 @@ func (s *session) cmdMfmt(arg string) {
 	}
 	s.reply(213, "Modify=%s; %s", at.UTC().Format(timeFormat), p)
 }
-
-// dirAndName splits a path for the listings.
-func dirAndName(p string) (string, string) { return path.Dir(p), path.Base(p) }

@@ -31,14 +31,14 @@ type listing struct {
 	one   bool   // path itself, not what is in it
 	names bool   // line needs no info
 	info  fs.FileInfo
-	line  func(b []byte, dir string, info fs.FileInfo, name string) []byte
+	line  func(b []byte, info fs.FileInfo, name string) []byte
 }
 
 // cmdList takes options of ls, which clients send out of habit; everything is
 // listed in long form whatever they say.
 func (s *session) cmdList(arg string) {
 	now := s.env.Now()
-	s.list("LIST", withoutOptions(arg), func(b []byte, _ string, info fs.FileInfo, name string) []byte {
+	s.list("LIST", withoutOptions(arg), func(b []byte, info fs.FileInfo, name string) []byte {
 		return appendLong(b, now, info, name)
 	})
 }
@@ -58,7 +58,7 @@ func (s *session) cmdNlst(arg string) {
 			}
 		}
 	}
-	s.list("NLST", arg, func(b []byte, _ string, _ fs.FileInfo, name string) []byte {
+	s.list("NLST", arg, func(b []byte, _ fs.FileInfo, name string) []byte {
 		return append(append(append(b, prefix...), clean(name)...), '\r', '\n')
 	})
 }
@@ -88,7 +88,7 @@ func (s *session) find(arg string) (*listing, error) {
 		l.one = !l.info.IsDir()
 		return l, nil
 	}
-	dir, last := dirAndName(p)
+	dir, last := path.Dir(p), path.Base(p)
 	if !hasPattern(last) || !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
@@ -104,7 +104,7 @@ func (s *session) find(arg string) (*listing, error) {
 
 // list sends a LIST or NLST. A name that is not there gets 550, as from RETR: the
 // 450 of RFC 959's table says "try again", and lftp then tries for ever.
-func (s *session) list(verb, arg string, line func([]byte, string, fs.FileInfo, string) []byte) {
+func (s *session) list(verb, arg string, line func([]byte, fs.FileInfo, string) []byte) {
 	s.takeRest()
 	l, err := s.find(arg)
 	if err != nil {
@@ -131,8 +131,7 @@ func (s *session) sendListing(verb string, l *listing) {
 }
 
 func (l *listing) send(x *transfer) error {
-	dir, name := dirAndName(l.path)
-	return x.write(l.line(nil, dir, l.info, name))
+	return x.write(l.line(nil, l.info, path.Base(l.path)))
 }
 
 // each formats the entries of d and hands them to write in large pieces.
@@ -163,7 +162,7 @@ func (l *listing) each(d file, write func([]byte) error) error {
 					continue // gone since it was listed
 				}
 			}
-			out = l.line(out, l.path, info, name)
+			out = l.line(out, info, name)
 			if err := flush(bufferSize / 2); err != nil {
 				return err
 			}
@@ -254,7 +253,7 @@ func (s *session) statPath(arg string) {
 		return
 	}
 	now := s.env.Now()
-	l.line = func(b []byte, _ string, info fs.FileInfo, name string) []byte {
+	l.line = func(b []byte, info fs.FileInfo, name string) []byte {
 		return appendLong(b, now, info, name)
 	}
 	code := 212
@@ -272,8 +271,7 @@ func (s *session) statPath(arg string) {
 		return s.out.Flush()
 	}
 	if l.one {
-		dir, name := dirAndName(l.path)
-		err = write(l.line(nil, dir, l.info, name))
+		err = write(l.line(nil, l.info, path.Base(l.path)))
 	} else {
 		var d file
 		if d, err = l.fs.Open(rel(l.path)); err == nil {
