@@ -473,10 +473,10 @@ func TestClientIDs(t *testing.T) {
 func TestDatagram(t *testing.T) {
 	in := []byte("odd length")[:9]
 	b := datagram(in, netip.MustParseAddr("0.0.0.0"), everybody)
-	got, ok := payload(b, false)
+	_, ok := payload(b, false)
 	require.False(t, ok, "to the server's port: not for a client")
 	b = datagram(in, netip.MustParseAddr("10.77.0.1"), netip.MustParseAddrPort("10.77.0.3:68"))
-	got, ok = payload(append(b, 0, 0, 0), false) // Ethernet padding
+	got, ok := payload(append(b, 0, 0, 0), false) // Ethernet padding
 	require.True(t, ok)
 	require.Equal(t, in, got)
 	for i := range b {

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -340,12 +341,25 @@ func (r *rig) start(t *testing.T, args ...string) *stock {
 	t.Cleanup(func() {
 		s.cmd.Process.Kill()
 		s.cmd.Wait()
+		r.sweep(t)
 		<-s.done
 		if t.Failed() {
 			t.Log(strings.Join(s.all, "\n"))
 		}
 	})
 	return s
+}
+
+// sweep ends what is left in the namespace that this test made: dhcpcd's helpers
+// outlive it when it is killed.
+func (r *rig) sweep(t *testing.T) {
+	out, err := exec.Command("ip", "netns", "pids", r.ns).Output()
+	require.NoError(t, err)
+	for _, f := range strings.Fields(string(out)) {
+		if pid, err := strconv.Atoi(f); err == nil && pid != os.Getpid() {
+			unix.Kill(pid, unix.SIGKILL)
+		}
+	}
 }
 
 // expect waits for a line that begins with want.
