@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"porthole/stack/stacktest"
@@ -68,8 +69,10 @@ func TestTenThousandConnections(t *testing.T) {
 	wg.Wait()
 	close(errs)
 	require.NoError(t, <-errs)
-	require.Eventually(t, func() bool { return runtime.NumGoroutine() <= before+2 }, 10*time.Second, 10*time.Millisecond,
-		"goroutines: %d before", before)
+	if !assert.Eventually(t, func() bool { return runtime.NumGoroutine() <= before+2 }, 10*time.Second, 10*time.Millisecond) {
+		b := make([]byte, 1<<16)
+		t.Fatalf("%d goroutines before, now\n%s", before, b[:runtime.Stack(b, true)])
+	}
 	require.Eventually(t, func() bool { return r.host.Health().Queued == 0 }, 10*time.Second, time.Millisecond)
 	require.LessOrEqual(t, len(r.host.Ports()), ports)
 }
