@@ -45,6 +45,7 @@ func TestZoneFileErrors(t *testing.T) {
 		{"two DNAME", zoneHead + "a DNAME b\na DNAME c\n", `has more than one DNAME`},
 		{"below a DNAME", zoneHead + "a DNAME b\nx.a A 192.0.2.1\n", `x.a.example.: is below a DNAME`},
 		{"DNAME and NS", zoneHead + "a DNAME b\na NS c\n", `a.example.: has both NS and DNAME`},
+		{"too long for a message", zoneHead + "a TYPE65280 \\# 64001 " + hexOf(64001) + "\n", `a.example. TYPE65280: has 64001 octets`},
 		{"wildcard NS", zoneHead + "*.a NS b\n", `*.a.example. NS: has no meaning at a wildcard`},
 		{"include outside", zoneHead + "$INCLUDE ../secret\n", `bad.zone:4:`},
 		{"include absolute", zoneHead + "$INCLUDE /etc/hostname\n", `bad.zone:4:`},
@@ -258,4 +259,35 @@ func TestTransfer(t *testing.T) {
 
 	_, _, err = take(new(mdns.Msg).SetAxfr("www.porthole.test."))
 	require.ErrorContains(t, err, "bad xfr rcode: 9")
+}
+
+// TestTransferOfLongSets: a set longer than a message goes in several, and the names
+// of what did not fit the one are not pointed at in the other.
+func TestTransferOfLongSets(t *testing.T) {
+	text := zoneHead + "a TYPE65280 \\# 64000 " + hexOf(64000) + "\n"
+	for i := range 1500 {
+		text += fmt.Sprintf("p PTR %s%d.%s\n", strings.Repeat("x", 50), i, strings.Repeat("y", 1+i%40))
+	}
+	z := parseZone(t, "example.", text)
+	m := serving(t, z)
+	m.r.opts.transfer = true
+	in, err := new(mdns.Msg).SetAxfr("example.").SetEdns0(1232, false).Pack()
+	require.NoError(t, err)
+	require.NotNil(t, m.r.respond(m.zs, in, true))
+	require.NotNil(t, m.r.xfr)
+	seen := map[string]bool{}
+	records := 0
+	require.NoError(t, m.r.transfer(m.r.xfr, in, func(b []byte) error {
+		require.LessOrEqual(t, len(b), 65535)
+		reply := new(mdns.Msg)
+		require.NoError(t, reply.Unpack(b))
+		for _, r := range reply.Answer {
+			seen[r.String()] = true
+			records++
+		}
+		return nil
+	}))
+	require.Equal(t, 1+1+1+1500+1, records)
+	require.Len(t, seen, records-1)
+	require.True(t, seen[fmt.Sprintf("p.example.\t60\tIN\tPTR\t%s1499.%s.example.", strings.Repeat("x", 50), strings.Repeat("y", 20))])
 }

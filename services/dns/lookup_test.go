@@ -205,6 +205,7 @@ long    DNAME aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.bb
 mixedttl 10 A 192.0.2.4
 mixedttl 20 A 192.0.2.5
 mixedttl 30 A 192.0.2.5
+mx      MX  10 ns.child ; its addresses are not ours to give
 big-ttl 4294967295 A 192.0.2.6
 `)
 	child := parseZone(t, "hosted.example.", "$TTL 60\n@ SOA ns.example. h.example. 9 8 7 6 5\n@ NS ns.example.\nwww A 192.0.2.9\n")
@@ -225,6 +226,7 @@ big-ttl 4294967295 A 192.0.2.6
 		{"q.w.example A", lines("NOERROR aa", soa)},
 		{"q.w.example ANY", lines("NOERROR aa", soa)},
 		{"mixedttl.example A", lines("NOERROR aa", "an mixedttl.example. 10 IN A 192.0.2.4", "an mixedttl.example. 10 IN A 192.0.2.5")},
+		{"mx.example MX", lines("NOERROR aa", "an mx.example. 300 IN MX 10 ns.child.example.")},
 		{"big-ttl.example A", lines("NOERROR aa", "an big-ttl.example. 0 IN A 192.0.2.6")},
 		{"www.hosted.example A", lines("NOERROR aa", "an www.hosted.example. 60 IN A 192.0.2.9")},
 		{"hosted.example NS", lines("NOERROR aa", "an hosted.example. 60 IN NS ns.example.")},

@@ -30,8 +30,8 @@ func (r *responder) transferReply(z *zone, tcp bool) {
 }
 
 // transfer sends the zone: the SOA, every other record, the SOA again, in as many
-// messages as that takes. An RRset is one piece (a record of 64 KiB alone in its
-// message is the longest).
+// messages as that takes. An RRset is one piece, unless it is longer than a message;
+// no record is (maxRDATA).
 func (r *responder) transfer(z *zone, msg []byte, emit func([]byte) error) error {
 	send := func(owner []byte, s *rrset) error {
 		r.limit = transferSize
@@ -53,7 +53,6 @@ func (r *responder) transfer(z *zone, msg []byte, emit func([]byte) error) error
 				if err := r.next(msg, emit); err != nil {
 					return err
 				}
-				r.limit = 65535
 				r.put(answer, 0, owner, one)
 			}
 		}

@@ -62,6 +62,10 @@ type rrset struct {
 	extra  []extra
 }
 
+// maxRDATA keeps every record, with its owner, the question and OPT, within the
+// 65535 octets of a message.
+const maxRDATA = 64000
+
 // rr is one record from its TYPE on, its RDATA uncompressed.
 type rr struct{ wire []byte }
 
@@ -173,6 +177,9 @@ func (z *zone) addRR(r mdns.RR, pack []byte) error {
 		return err
 	}
 	n := nameLen(pack)
+	if end-n-10 > maxRDATA {
+		return fmt.Errorf("has %d octets of data, more than %d", end-n-10, maxRDATA)
+	}
 	owner, wire := string(pack[:n]), bytes.Clone(pack[n:end])
 	if key := lower(owner); !strings.HasSuffix(key, z.apex) || !within(key, z.apex) {
 		return fmt.Errorf("is outside the zone %s", keyText(z.apex))
