@@ -23,8 +23,8 @@ const (
 // by limit bytes, in whole chunks, and the tree by memNodes; what would go beyond
 // gets ENOSPC. Generated files cost nothing until someone writes to them.
 //
-// (A general in-memory file system was tried first: it makes missing parents and
-// removes full directories, so the RFC's 550 could only be had by asking first.)
+// A general in-memory file system that makes missing parents and removes full
+// directories would not do: the RFC's 550 could only be had by asking first.
 type memFS struct {
 	now   func() time.Time
 	limit int64
