@@ -328,6 +328,7 @@ func verdict(re *dhcpv4.DHCPv4) (bool, error) {
 // bind makes an ACK the lease.
 func (c *client) bind(ack *dhcpv4.DHCPv4, began time.Time) error {
 	l := leaseOf(ack, began)
+	l.TookNS = int64(time.Since(c.started))
 	if !l.Address.IsValid() || l.lease <= 0 || !l.Server.IsValid() {
 		return fmt.Errorf("ack names address %v, lease %v, server %v: not a lease", ack.YourIPAddr, l.lease, l.Server)
 	}

@@ -256,7 +256,7 @@ func TestRetransmission(t *testing.T) {
 		n := 0
 		c.drop = func(m *dhcpv4.DHCPv4) bool { n++; return n <= 4 }
 		start := time.Now()
-		_, err := events(t, t.Context(), c, Options{Timeout: 2 * time.Minute})
+		got, err := events(t, t.Context(), c, Options{Timeout: 2 * time.Minute})
 		require.NoError(t, err)
 		require.Equal(t, "DISCOVER DISCOVER DISCOVER DISCOVER DISCOVER REQUEST", kinds(c))
 		prev := start
@@ -266,6 +266,7 @@ func TestRetransmission(t *testing.T) {
 			prev = c.at[i]
 		}
 		require.Equal(t, uint16(c.at[4].Sub(start)/time.Second), c.sent[4].NumSeconds)
+		require.EqualValues(t, c.at[5].Sub(start), got[0].TookNS, "from the first message on")
 	})
 }
 
