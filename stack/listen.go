@@ -42,6 +42,9 @@ type Listener struct {
 	active  atomic.Bool                   // it stands in the door loop's list
 	cookie  atomic.Pointer[demux.FlowKey] // whose SYN netstack answers with a cookie now
 	once    sync.Once
+	closed  chan struct{}
+	pace    pace
+	rcvBuf  atomic.Int64 // of each connection's TCP receive buffer; 0: auto-tuning
 }
 
 var _ net.Listener = (*Listener)(nil)
@@ -56,7 +59,7 @@ func (s *Stack) Listen(port uint16, c ListenConfig) (*Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	ln := &Listener{s: s, port: port}
+	ln := &Listener{s: s, port: port, closed: make(chan struct{})}
 	ln.door = demux.NewDoor(conf, &s.doors.unanswered)
 	if err := ln.open(); err != nil {
 		s.reap.unlisten(port)
@@ -94,6 +97,7 @@ func (ln *Listener) NotifyEvent(waiter.EventMask) { ln.s.drain.add(ln) }
 
 // Accept implements net.Listener.
 func (ln *Listener) Accept() (net.Conn, error) {
+	ln.pace.wait(ln.closed, nil)
 	c, ok := ln.door.Accept()
 	if !ok {
 		return nil, opError("accept", "tcp", nil, ln.Addr(), net.ErrClosed)
@@ -106,6 +110,7 @@ func (ln *Listener) Close() error {
 	err := opError("close", "tcp", nil, ln.Addr(), net.ErrClosed)
 	ln.once.Do(func() {
 		err = nil
+		close(ln.closed)
 		ln.s.table.SetInline(demux.TCPPort(ln.port), false)
 		ln.s.listeners[ln.port].Store(nil)
 		ln.wq.EventUnregister(&ln.entry)
@@ -206,6 +211,9 @@ func (ln *Listener) drain() {
 		ep, wq, err := ln.ep.Accept(nil)
 		if err != nil {
 			return // would block, or closed
+		}
+		if n := ln.rcvBuf.Load(); n > 0 {
+			setReceiveBuffer(ep, int(n))
 		}
 		c := newConn(ln.s, ep, wq)
 		k := demux.FlowKey{Remote: c.remote.AddrPort(), Local: c.local.AddrPort().Addr()}

@@ -69,6 +69,7 @@ type Stack struct {
 	addrs []netip.Prefix
 
 	listeners [65536]atomic.Pointer[Listener]
+	sockets   [65536]atomic.Pointer[PacketConn]
 	drain     drain
 	reap      reaper
 	doors     doors

@@ -55,6 +55,7 @@ type PacketConn struct {
 	readers atomic.Int32                  // in ReadFrom now: more than one pass the wake token on
 	soft    atomic.Pointer[syscall.Errno] // pending ICMP error of a connected socket
 	ipID    atomic.Uint32
+	pace    pace
 }
 
 var (
@@ -81,6 +82,7 @@ func (s *Stack) openUDP(port uint16, remote netip.AddrPort, c PacketConfig) (*Pa
 		s.table.Release(pc.port)
 		return nil, opError("listen", "udp", nil, pc.LocalAddr(), errno(terr))
 	}
+	s.sockets[pc.port.Number()].Store(pc)
 	return pc, nil
 }
 
@@ -130,6 +132,7 @@ func (pc *PacketConn) ReadFrom(b []byte) (int, net.Addr, error) {
 func (pc *PacketConn) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
 	pc.readers.Add(1)
 	defer pc.readers.Add(-1)
+	pc.pace.wait(pc.closed, &pc.rdead)
 	for {
 		if isClosed(pc.closed) {
 			return 0, netip.AddrPort{}, pc.err("read", net.ErrClosed)
@@ -296,6 +299,7 @@ func (pc *PacketConn) Close() error {
 	pc.once.Do(func() {
 		err = nil
 		close(pc.closed)
+		pc.s.sockets[pc.port.Number()].CompareAndSwap(pc, nil)
 		pc.s.net.UnregisterTransportEndpoint(bothProtos, udp.ProtocolNumber, pc.id(), (*udpEndpoint)(pc), ports.Flags{}, 0)
 		pc.s.table.Release(pc.port)
 	})

@@ -7,7 +7,6 @@ import (
 	"context"
 	"net"
 	"net/netip"
-	"testing"
 
 	"porthole/demux"
 	"porthole/stack"
@@ -62,8 +61,17 @@ var (
 	Peer6 = netip.MustParsePrefix("fd77::2/64")
 )
 
+// TB is what New needs of a testing.TB, which commands that use this package do
+// not have to link.
+type TB interface {
+	Helper()
+	Fatal(args ...any)
+	Errorf(format string, args ...any)
+	Cleanup(func())
+}
+
 // New runs a client on dev with the usual addresses until the test ends.
-func New(t testing.TB, dev tun.Device) *Client {
+func New(t TB, dev tun.Device) *Client {
 	t.Helper()
 	c, err := NewClient(dev, Peer4, Peer6)
 	if err != nil {
