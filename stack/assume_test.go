@@ -393,6 +393,7 @@ func TestAssumeTimeWait(t *testing.T) {
 	r.inject(segment(peerPort(1000), host80, packet.TCPHeader{Flags: packet.FIN | packet.ACK, Seq: 2, Ack: iss + 2}))
 	require.Equal(t, packet.ACK, r.next().flags)
 	r.until("time-wait", func() bool { return r.state(peerPort(1000)) == tcp.StateTimeWait })
+	c.GetLocalAddress() // takes the endpoint's lock: its timer runs by then
 	r.clock.Advance(59 * time.Second)
 	require.Equal(t, tcp.StateTimeWait, r.state(peerPort(1000)))
 	r.clock.Advance(time.Second)
