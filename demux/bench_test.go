@@ -55,5 +55,3 @@ func benchPath(b *testing.B, ports int, bind bool) {
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N), "ns/packet")
 }
-
-func toClosed(Port, Packet) Fate { return Closed }

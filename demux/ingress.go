@@ -2,6 +2,7 @@ package demux
 
 import (
 	"encoding/binary"
+	"slices"
 	"sync"
 
 	"porthole/demux/packet"
@@ -28,11 +29,13 @@ type Ingress struct {
 	inject  sync.Mutex // held by Inject, which shares an ingress among goroutines
 	mu      sync.Mutex
 	arrived uint64 // frames; guarded by mu
+	closed  bool   // guarded by Table.mu
 
+	size   int               // most frames in a batch
 	slots  [BatchSize]uint32 // the batch: handles of filled or free slots
 	line   [BatchSize]Port
 	fate   [BatchSize]Fate
-	spare  [2 * BatchSize]uint32 // free handles to replace slots that were queued
+	spare  [BatchSize]uint32 // free handles to replace slots that were queued
 	spareN int
 
 	ready        [BatchSize]uint32 // lines to put into the run queue
@@ -44,22 +47,21 @@ type Ingress struct {
 // NewIngress makes an entrance for a device's reader. With hw not nil frames are
 // Ethernet and those to other link addresses are not for us.
 func (t *Table) NewIngress(hw []byte) *Ingress {
-	in := t.newIngress(FromDevice)
+	in := t.newIngress(FromDevice, BatchSize)
 	if len(hw) == 6 {
 		in.ethernet, in.hw = true, [6]byte(hw)
 	}
 	return in
 }
 
-func (t *Table) newIngress(kind Kind) *Ingress {
-	in := &Ingress{t: t, kind: kind}
+func (t *Table) newIngress(kind Kind, size int) *Ingress {
+	in := &Ingress{t: t, kind: kind, size: size}
+	if t.pool.take(in.slots[:size]) < size {
+		panic("demux: packet pool smaller than one batch per reader")
+	}
 	t.mu.Lock()
 	t.ingresses = append(t.ingresses, in)
 	t.mu.Unlock()
-	n := t.pool.take(in.slots[:])
-	if n < BatchSize {
-		panic("demux: packet pool smaller than one batch per reader")
-	}
 	return in
 }
 
@@ -71,9 +73,9 @@ func (in *Ingress) Put(i, n int, tail Tail, off Offload) {
 	h := in.slots[i]
 	s := in.t.pool.slot(h)
 	s.headLen, s.off, s.kind = uint16(n), off, in.kind
-	if tail.Bytes != nil {
-		in.t.pool.tailBytes.Add(int64(cap(tail.Bytes)))
-		*in.t.pool.tail(h) = tail
+	in.t.pool.dropTail(h, s) // of a frame that was put and never delivered
+	if len(tail.Bytes) > 0 {
+		in.t.pool.setTail(h, s, tail)
 	}
 }
 
@@ -88,7 +90,9 @@ func (in *Ingress) Deliver(n int) []Run {
 	}
 	in.mu.Lock()
 	in.arrived += uint64(n)
-	in.spareN += t.pool.take(in.spare[in.spareN:min(in.spareN+n, len(in.spare))])
+	if in.spareN < n {
+		in.spareN += t.pool.take(in.spare[in.spareN:n])
+	}
 	in.nr, in.nw, in.nrun = 0, 0, 0
 
 	a := t.addrs.Load()
@@ -135,9 +139,16 @@ func (in *Ingress) classify(i int, a *Addrs, now int64) (Port, Fate) {
 	h := in.slots[i]
 	s := p.slot(h)
 	s.at, s.l2 = now, 0
-	head, tail := p.room(h)[:s.headLen], p.tail(h).Bytes
+	head := p.room(h)[:s.headLen]
+	var tail []byte
+	if s.more != 0 {
+		tail = p.tail(h).Bytes
+	}
+	version := uint8(0) // by the link header
 	if in.ethernet {
-		line, fate := in.link(head)
+		var line Port
+		var fate Fate
+		line, fate, version = in.link(head)
 		if fate != NoFate || line == LaneLink {
 			s.info = packet.Info{}
 			s.charge = Overhead + uint32(len(head)+len(tail))
@@ -146,37 +157,42 @@ func (in *Ingress) classify(i int, a *Addrs, now int64) (Port, Fate) {
 		s.l2 = 14
 		head = head[14:]
 	}
-	info, problem := packet.Parse(head, len(head)+len(tail))
-	if problem != packet.None {
+	problem := s.info.Parse(head, len(head)+len(tail))
+	if problem != packet.None || version != 0 && version != s.info.Version {
 		return LaneHost, Malformed
 	}
-	s.info = info
-	s.charge = Overhead + info.Length
-	if info.Kind == packet.UDP {
+	s.charge = Overhead + s.info.Length
+	if s.info.Kind == packet.UDP {
 		s.charge = Overhead + uint32(s.info.PayloadLen())
+	}
+	if tail != nil && int(s.info.Length) <= len(head) {
+		p.dropTail(h, s) // nothing but padding: nobody pays for it
+		tail = nil
 	}
 	return in.t.lineOf(&s.info, head, tail, &s.off, in.kind, a)
 }
 
 // link judges an Ethernet header. ARP goes to the link lane; IP is told by a
-// LaneHost without a fate.
-func (in *Ingress) link(b []byte) (Port, Fate) {
-	if len(b) < 14 {
-		return LaneHost, Malformed
+// LaneHost without a fate, and its version.
+func (in *Ingress) link(b []byte) (line Port, f Fate, version uint8) {
+	if len(b) < packet.EthernetSize {
+		return LaneHost, Malformed, 0
 	}
 	if b[0]&1 == 0 && [6]byte(b[:6]) != in.hw {
-		return LaneHost, NotForUs
+		return LaneHost, NotForUs, 0
 	}
 	if [6]byte(b[6:12]) == in.hw || b[6]&1 != 0 {
-		return LaneHost, Martian
+		return LaneHost, Martian, 0
 	}
 	switch binary.BigEndian.Uint16(b[12:]) {
-	case 0x0800, 0x86dd:
-		return LaneHost, NoFate
-	case 0x0806:
-		return LaneLink, NoFate
+	case packet.EtherIPv4:
+		return LaneHost, NoFate, 4
+	case packet.EtherIPv6:
+		return LaneHost, NoFate, 6
+	case packet.EtherARP:
+		return LaneLink, NoFate, 0
 	}
-	return LaneHost, UnknownProto
+	return LaneHost, UnknownProto, 0
 }
 
 // count gives frames i to j the fates they have already.
@@ -187,7 +203,8 @@ func (in *Ingress) count(i, j int) {
 	co.kinds[in.kind] += uint64(j - i)
 	for ; i < j; i++ {
 		co.fates[in.fate[i]]++
-		in.t.pool.dropTail(in.slots[i])
+		h := in.slots[i]
+		in.t.pool.dropTail(h, in.t.pool.slot(h))
 	}
 	l.mu.Unlock()
 }
@@ -208,12 +225,17 @@ func (in *Ingress) push(p Port, i, j int, scarce bool) {
 	if in.kind != FromDevice {
 		t.cold[p].Load().kinds[in.kind] += uint64(j - i)
 	}
-	if st&inline != 0 && st&(serving|ready) == 0 && in.kind == FromDevice {
+	if st&inline != 0 && st&(serving|ready) == 0 && l.n == 0 && in.kind == FromDevice {
 		r := Run{Port: p}
 		var last *slot
-		for ; i < j && r.n < inlineMax && in.spareN > 0; i++ {
+		most, left := min(inlineMax, l.maxN), l.maxBytes // what the queue could have held
+		for ; i < j && uint32(r.n) < most && in.spareN > 0; i++ {
+			s := t.pool.slot(in.slots[i])
+			if s.charge > left {
+				break
+			}
+			left -= s.charge
 			h := in.use(i)
-			s := t.pool.slot(h)
 			s.next = 0
 			if last == nil {
 				r.first = h
@@ -236,7 +258,7 @@ func (in *Ingress) push(p Port, i, j int, scarce bool) {
 		switch {
 		case !l.admit(s.charge):
 			in.refuse(p, l, i, QueueFull)
-		case in.spareN == 0 || scarce && l.n >= 64:
+		case in.spareN == 0 || !t.pool.grants(l, s, scarce):
 			in.refuse(p, l, i, NoBuffer)
 		default:
 			l.pushLocked(t.pool, in.use(i), s)
@@ -268,7 +290,8 @@ func (in *Ingress) use(i int) uint32 {
 // refuse gives frame i a dropping fate; its slot stays with the batch.
 func (in *Ingress) refuse(p Port, l *line, i int, f Fate) {
 	in.t.cold[p].Load().fates[f]++
-	in.t.pool.dropTail(in.slots[i])
+	h := in.slots[i]
+	in.t.pool.dropTail(h, in.t.pool.slot(h))
 	if st := l.state.Load(); st&full == 0 {
 		l.state.Store(st | full)
 		in.t.log.Add(Event{Type: QueueFilled, Port: p, Fate: f, Count: uint64(l.n)})
@@ -294,15 +317,24 @@ func (t *Table) Inject(kind Kind, off Offload, pieces ...[]byte) {
 	in.Deliver(1)
 }
 
-// Close gives the batch's slots back. The reader has ended.
+// Close gives the batch's slots back. The reader has ended; what it put and did not
+// deliver never arrived. A second Close does nothing.
 func (in *Ingress) Close() {
+	t := in.t
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if in.closed {
+		return
+	}
+	in.closed = true
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	for _, h := range in.slots {
-		in.t.pool.give(h, h, 1)
+	t.ended[in.kind] += in.arrived
+	t.ingresses = slices.DeleteFunc(t.ingresses, func(o *Ingress) bool { return o == in })
+	for _, h := range append(in.slots[:in.size:in.size], in.spare[:in.spareN]...) {
+		t.pool.dropTail(h, t.pool.slot(h))
+		t.pool.give(h, h, 1)
 	}
-	for _, h := range in.spare[:in.spareN] {
-		in.t.pool.give(h, h, 1)
-	}
+	clear(in.slots[:]) // handles of nothing: a late use fails loudly
 	in.spareN = 0
 }

@@ -8,8 +8,8 @@ import (
 // EventType says what happened.
 type EventType uint8
 
-// The events. None is per packet: a queue that fills says so once until it has
-// room again.
+// The events. None is per packet: a queue that fills says so once until it has been
+// half empty again.
 const (
 	PortBound   EventType = iota // Who took the port
 	PortUnbound                  // Who let it go; Count packets were queued
@@ -40,8 +40,8 @@ type Log struct {
 	next uint64 // Seq of the next event
 }
 
-// NewLog makes a log that keeps the last n events.
-func NewLog(n int) *Log { return &Log{ring: make([]Event, n), next: 1} }
+// NewLog makes a log that keeps the last n events, one at least.
+func NewLog(n int) *Log { return &Log{ring: make([]Event, max(n, 1)), next: 1} }
 
 // Add appends an event; Seq and, when it is zero, At are filled in.
 func (l *Log) Add(e Event) {

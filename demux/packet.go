@@ -11,12 +11,16 @@ import (
 type Packet struct {
 	h    uint32
 	s    *slot
-	head []byte // of the IP packet on; the link header, if any, lies before it
-	tail *Tail
+	head []byte // the frame's first part, link header included
+	tail []byte // what did not fit
 }
 
 func (t *Table) packet(h uint32, s *slot) Packet {
-	return Packet{h, s, t.pool.room(h)[:s.headLen], t.pool.tail(h)}
+	p := Packet{h, s, t.pool.room(h)[:s.headLen], nil}
+	if s.more != 0 {
+		p.tail = t.pool.tail(h).Bytes
+	}
+	return p
 }
 
 // Info is what the headers say; zero for ARP.
@@ -32,7 +36,7 @@ func (p Packet) Offload() Offload { return p.s.off }
 func (p Packet) Frame() []byte { return p.head }
 
 // Rest is what did not fit the first part.
-func (p Packet) Rest() []byte { return p.tail.Bytes }
+func (p Packet) Rest() []byte { return p.tail }
 
 // LinkLen is the length of the link header before the IP header.
 func (p Packet) LinkLen() int { return int(p.s.l2) }
@@ -40,14 +44,9 @@ func (p Packet) LinkLen() int { return int(p.s.l2) }
 // IP is the packet from its IP header on, without Rest.
 func (p Packet) IP() []byte { return p.head[p.s.l2:] }
 
-// TakeTail hands the rest's buffer over to the caller.
+// TakeTail hands the rest's buffer over to the caller; the packet keeps the first part.
 func (p Packet) TakeTail(t *Table) Tail {
-	tail := *p.tail
-	if tail.Bytes != nil {
-		t.pool.tailBytes.Add(-int64(cap(tail.Bytes)))
-		*p.tail = Tail{}
-	}
-	return tail
+	return t.pool.takeTail(p.h, p.s)
 }
 
 // From and To are the addresses and ports of a TCP or UDP packet.
@@ -65,13 +64,13 @@ func (p Packet) To() netip.AddrPort {
 func (p Packet) CopyPayload(b []byte) (n, size int) {
 	i := &p.s.info
 	size = i.PayloadLen()
+	from, end := int(i.Payload), int(i.Payload)+size // a UDP length may end before the packet
 	ip := p.IP()
-	if end := int(i.Length); end < len(ip) {
-		ip = ip[:end]
+	if from < len(ip) {
+		n = copy(b, ip[from:min(end, len(ip))])
 	}
-	n = copy(b, ip[min(int(i.Payload), len(ip)):])
-	if left := size - n; left > 0 && n < len(b) {
-		n += copy(b[n:], p.tail.Bytes[:min(left, len(p.tail.Bytes))])
+	if at := max(from-len(ip), 0); end > len(ip) {
+		n += copy(b[n:], p.tail[at:end-len(ip)])
 	}
 	return n, size
 }

@@ -28,6 +28,7 @@ type slot struct {
 	l2      uint16 // bytes of link header before the IP header
 	kind    Kind
 	off     Offload
+	more    uint32 // bytes of memory that its tail holds; 0: it has none
 	info    packet.Info
 	at      int64 // arrival of its batch, ns, when the table keeps times
 }
@@ -123,22 +124,55 @@ func (p *pool) give(first, last uint32, n int) {
 	p.mu.Unlock()
 }
 
+// setTail hangs a tail on a packet that has none.
+func (p *pool) setTail(h uint32, s *slot, t Tail) {
+	s.more = uint32(max(cap(t.Bytes), 1))
+	p.tailBytes.Add(int64(s.more))
+	*p.tail(h) = t
+}
+
+// takeTail takes a packet's tail off it.
+func (p *pool) takeTail(h uint32, s *slot) (t Tail) {
+	if s.more != 0 {
+		p.tailBytes.Add(-int64(s.more))
+		s.more = 0
+		t, *p.tail(h) = *p.tail(h), Tail{}
+	}
+	return t
+}
+
 // dropTail lets go of a packet's tail, if it has one.
-func (p *pool) dropTail(h uint32) {
-	t := p.tail(h)
-	if t.Bytes != nil {
-		p.tailBytes.Add(-int64(cap(t.Bytes)))
-		*t = Tail{}
+func (p *pool) dropTail(h uint32, s *slot) {
+	if s.more != 0 {
+		p.takeTail(h, s)
 	}
 }
 
+// littlePackets is what a port may hold although memory is scarce; of tails it may
+// hold littleTails of their limit.
+const (
+	littlePackets = 64
+	littleTails   = 64
+)
+
 // scarce reports whether the pool is so low that only ports that hold little may
-// queue more: below an eighth, or tails above seven eighths.
+// queue more: below an eighth, or tails above seven eighths. So a few flooded ports
+// cannot take the memory of all.
 func (p *pool) scarce() bool {
 	p.mu.Lock()
 	left := p.free + p.limit - p.made
 	p.mu.Unlock()
 	return left < p.limit/8 || p.tailBytes.Load() > p.tailLimit/8*7
+}
+
+// grants reports whether a line may queue one more packet, as far as the host's
+// memory goes. Tails never cross their limit but for those in readers' hands.
+func (p *pool) grants(l *line, s *slot, scarce bool) bool {
+	if scarce && l.n >= littlePackets {
+		return false
+	}
+	return s.more == 0 || p.tailBytes.Load() <= p.tailLimit &&
+		!(scarce && int64(l.bytes) >= p.tailLimit/littleTails)
 }
 
 // inUse is the number of slots that are not free.

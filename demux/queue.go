@@ -9,6 +9,10 @@ func (l *line) admit(charge uint32) bool {
 	return l.n < l.maxN && l.bytes+charge <= l.maxBytes
 }
 
+// roomy reports whether the queue is half empty: only then may it say again that it
+// filled, else a queue that stays at its limit would say so at every packet.
+func (l *line) roomy() bool { return l.n <= l.maxN/2 && l.bytes <= l.maxBytes/2 }
+
 // pushLocked appends one packet.
 func (l *line) pushLocked(p *pool, h uint32, s *slot) {
 	s.next = 0
@@ -55,7 +59,7 @@ func (t *Table) Pop(p Port) (pkt Packet, ok bool, err error) {
 	co.high = max(co.high, l.n)
 	h, s := l.popLocked(t.pool)
 	l.passed++
-	if st&full != 0 && l.n < l.maxN && l.bytes < l.maxBytes {
+	if st&full != 0 && l.roomy() {
 		l.state.Store(st &^ full)
 	}
 	l.mu.Unlock()
@@ -63,15 +67,26 @@ func (t *Table) Pop(p Port) (pkt Packet, ok bool, err error) {
 }
 
 // Wake is a channel with one token: received, it means "look again". A batch that
-// finds somebody waiting puts one token in, so an owner with several readers
-// passes it on (Signal) when it leaves packets behind.
-func (t *Table) Wake(p Port) <-chan struct{} { return t.cold[p].Load().wake }
+// finds somebody waiting puts one token in. An owner with several readers counts
+// those who are about to wait before their last Pop, and a reader that took a packet
+// while others are counted passes the token on (Signal). It is nil for a port that
+// nobody ever had.
+func (t *Table) Wake(p Port) <-chan struct{} {
+	if co := t.cold[p].Load(); co != nil {
+		return co.wake
+	}
+	return nil
+}
 
 // Signal wakes one waiter of the port for the owner's own reasons (close, deadline).
-func (t *Table) Signal(p Port) { t.cold[p].Load().signal() }
+func (t *Table) Signal(p Port) {
+	if co := t.cold[p].Load(); co != nil {
+		co.signal()
+	}
+}
 
-// Free gives a popped packet back.
+// Free gives a popped packet back; the caller may not look at it again.
 func (t *Table) Free(p Packet) {
-	t.pool.dropTail(p.h)
+	t.pool.dropTail(p.h, p.s)
 	t.pool.give(p.h, p.h, 1)
 }

@@ -1,6 +1,7 @@
 package demux
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"testing"
 
@@ -26,12 +27,12 @@ func newRig(o Options) *rig {
 	return &rig{t, t.NewIngress(nil)}
 }
 
-// send delivers frames in one batch; runs that want inline service are served.
+// send delivers frames in batches; runs that want inline service are served.
 func (r *rig) send(frames ...[]byte) {
 	for len(frames) > 0 {
 		n := min(len(frames), BatchSize)
 		for i, f := range frames[:n] {
-			r.put(i, f)
+			put(r.in, i, f, Offload{})
 		}
 		for _, run := range r.in.Deliver(n) {
 			r.t.ServeRun(run, toStack)
@@ -40,19 +41,42 @@ func (r *rig) send(frames ...[]byte) {
 	}
 }
 
-func (r *rig) put(i int, f []byte) {
-	k := copy(r.in.Room(i), f)
+func put(in *Ingress, i int, f []byte, off Offload) {
+	k := copy(in.Room(i), f)
 	var tail Tail
 	if k < len(f) {
 		tail.Bytes = append([]byte(nil), f[k:]...)
 	}
-	r.in.Put(i, k, tail, Offload{})
+	in.Put(i, k, tail, off)
 }
 
-func toStack(Port, Packet) Fate { return ToStack }
+// pending reports whether a worker would find a port to serve.
+func (r *rig) pending() bool {
+	r.t.rq.mu.Lock()
+	defer r.t.rq.mu.Unlock()
+	return r.t.rq.head != 0
+}
+
+// take is the first half of a worker's turn, if one is due; ServeRun is the second.
+func (r *rig) take() (Run, bool) {
+	for r.pending() {
+		i, _ := r.t.rq.take()
+		if run, ok := r.t.takeRun(i); ok {
+			return run, true
+		}
+	}
+	return Run{}, false
+}
+
+func toStack(Port, Packet) Fate  { return ToStack }
+func toClosed(Port, Packet) Fate { return Closed }
 
 func udp4(from, to uint16, payload ...byte) []byte {
 	return udp(netip.AddrPortFrom(peerAddr, from), netip.AddrPortFrom(hostAddr, to), payload...)
+}
+
+func udp6(from, to uint16, payload ...byte) []byte {
+	return udp(netip.AddrPortFrom(peerAddr6, from), netip.AddrPortFrom(hostAddr6, to), payload...)
 }
 
 func udp(from, to netip.AddrPort, payload ...byte) []byte {
@@ -62,10 +86,31 @@ func udp(from, to netip.AddrPort, payload ...byte) []byte {
 }
 
 func tcp4(from, to uint16, flags uint8, payload ...byte) []byte {
+	return tcp(netip.AddrPortFrom(peerAddr, from), netip.AddrPortFrom(hostAddr, to), flags, payload...)
+}
+
+func tcp6(from, to uint16, flags uint8, payload ...byte) []byte {
+	return tcp(netip.AddrPortFrom(peerAddr6, from), netip.AddrPortFrom(hostAddr6, to), flags, payload...)
+}
+
+func tcp(from, to netip.AddrPort, flags uint8, payload ...byte) []byte {
 	b := make([]byte, 120)
-	n := packet.PutTCP(b, netip.AddrPortFrom(peerAddr, from), netip.AddrPortFrom(hostAddr, to), 64, 1,
-		packet.TCPHeader{Flags: flags, Window: 65535}, payload)
+	n := packet.PutTCP(b, from, to, 64, 1, packet.TCPHeader{Flags: flags, Window: 65535}, payload)
 	return append(b[:n], payload...)
+}
+
+// numbered is a payload of size bytes (4 at least) that begins with n.
+func numbered(n uint32, size int) []byte {
+	b := make([]byte, max(size, 4))
+	binary.BigEndian.PutUint32(b, n)
+	return b
+}
+
+// number reads it again.
+func number(p Packet) uint32 {
+	var b [4]byte
+	p.CopyPayload(b[:])
+	return binary.BigEndian.Uint32(b[:])
 }
 
 // law checks the ledger of every port and of the host.
@@ -79,4 +124,18 @@ func (r *rig) law(t testing.TB) {
 	if err := r.t.Totals().Check(); err != nil {
 		t.Error(err)
 	}
+}
+
+// held is how many packet slots hold something beside those that entrances keep.
+func (r *rig) held() int {
+	s := r.t.Totals()
+	n := s.InUse
+	r.t.mu.Lock()
+	defer r.t.mu.Unlock()
+	for _, in := range r.t.ingresses {
+		in.mu.Lock()
+		n -= in.size + in.spareN
+		in.mu.Unlock()
+	}
+	return n
 }

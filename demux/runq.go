@@ -107,7 +107,7 @@ func (t *Table) takeRun(i uint32) (Run, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	st := l.state.Load() &^ ready
-	if l.n == 0 { // released meanwhile
+	if l.n == 0 || st&socket != 0 { // released meanwhile, and perhaps bound again
 		l.state.Store(st)
 		return Run{}, false
 	}
@@ -127,7 +127,7 @@ func (t *Table) takeRun(i uint32) (Run, bool) {
 		co.deficit = 0
 	}
 	l.held += uint32(r.n)
-	if l.n < l.maxN && l.bytes < l.maxBytes {
+	if l.roomy() {
 		st &^= full
 	}
 	l.state.Store(st | serving)
@@ -142,7 +142,7 @@ func (t *Table) ServeRun(r Run, serve func(Port, Packet) Fate) {
 	for h, i := r.first, 0; i < r.n; i++ {
 		s := t.pool.slot(h)
 		counts[serve(r.Port, t.packet(h, s))]++
-		t.pool.dropTail(h)
+		t.pool.dropTail(h, s)
 		last, h = h, s.next
 	}
 	l, co := &t.lines[r.Port], t.cold[r.Port].Load()
@@ -150,7 +150,7 @@ func (t *Table) ServeRun(r Run, serve func(Port, Packet) Fate) {
 	l.held -= uint32(r.n)
 	for f, n := range counts {
 		if n != 0 {
-			if Fate(f) == ToStack {
+			if Fate(f) == r.Port.usual() {
 				l.passed += uint64(n)
 			} else {
 				co.fates[f] += uint64(n)
@@ -158,7 +158,7 @@ func (t *Table) ServeRun(r Run, serve func(Port, Packet) Fate) {
 		}
 	}
 	st := l.state.Load() &^ serving
-	again := l.n > 0 && st&ready == 0
+	again := l.n > 0 && st&(ready|socket) == 0
 	if again {
 		st |= ready
 	}

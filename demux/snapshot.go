@@ -52,11 +52,7 @@ func (t *Table) Port(p Port) PortStats {
 	for _, n := range co.kinds[FromDevice+1:] {
 		s.Kinds[FromDevice] -= n
 	}
-	if p.IsUDP() {
-		s.Fates[ToService] += l.passed
-	} else {
-		s.Fates[ToStack] += l.passed
-	}
+	s.Fates[p.usual()] += l.passed
 	s.Queued = int(l.n + l.held)
 	s.Bytes = int(l.bytes)
 	s.High = int(max(co.high, l.n))
@@ -101,11 +97,13 @@ func (s Totals) Check() error { return law("host", s.Arrived, s.Fates, s.Queued)
 // Totals takes the ledger of the whole host between two batches of its readers,
 // which wait for it for as long as adding up the bound ports takes.
 func (t *Table) Totals() Totals {
-	t.mu.Lock()
-	ins := append([]*Ingress(nil), t.ingresses...)
-	t.mu.Unlock()
-	var s Totals
-	for _, in := range ins {
+	t.mu.Lock() // no reader may begin meanwhile
+	defer t.mu.Unlock()
+	s := Totals{Kinds: t.ended}
+	for _, n := range t.ended {
+		s.Arrived += n
+	}
+	for _, in := range t.ingresses {
 		in.mu.Lock()
 		defer in.mu.Unlock()
 		s.Arrived += in.arrived

@@ -21,7 +21,7 @@ type line struct {
 	state      atomic.Uint32
 	held       uint32 // taken by a worker, fate still open
 	arrived    uint64 // while bound
-	passed     uint64 // fate to-stack (TCP, lanes) or to-service (UDP)
+	passed     uint64 // the usual fate: to-stack (TCP, lanes) or to-service (UDP)
 
 	closed atomic.Uint64 // arrived while nobody had the port; their fates are the closed lane's
 }
@@ -32,10 +32,18 @@ const (
 	socket                     // its owner pops the queue itself (UDP); else workers serve it
 	inline                     // the reader may serve it while it is empty
 	serving                    // a worker or the reader serves it now
-	ready                      // it stands in the run queue
+	ready                      // it stands in the run queue; never together with serving
 	waiting                    // its owner waits for a packet
-	full                       // it has refused a packet since it last had room
+	full                       // it has refused a packet since it was last half empty
 )
+
+// usual is the fate of most packets of a port, counted in its line.
+func (p Port) usual() Fate {
+	if p.IsUDP() {
+		return ToService
+	}
+	return ToStack
+}
 
 // cold is what a line needs seldom. It is made at the first Bind and stays, so
 // that counters outlive their owner.
@@ -111,8 +119,10 @@ type Table struct {
 	made  []atomic.Uint64 // bitmap of the lines that have a cold record
 	now   func() int64
 
-	mu        sync.Mutex // guards ingresses, not the hot path
+	mu        sync.Mutex // guards what follows; no packet takes it
 	ingresses []*Ingress
+	ended     [NumKinds]uint64 // arrived at ingresses that were closed
+
 	injectors [NumKinds]*Ingress // for what no reader read
 }
 
@@ -143,7 +153,7 @@ func New(o Options) *Table {
 		}
 	}
 	for k := Reassembled; k < numKinds; k++ {
-		t.injectors[k] = t.newIngress(k)
+		t.injectors[k] = t.newIngress(k, 1)
 	}
 	return t
 }
@@ -164,7 +174,8 @@ func (p Port) defaultLimits() Limits {
 	return DefaultLane
 }
 
-// Bind gives the port to an owner. Port number 0 cannot be bound.
+// Bind gives the port to an owner. Port number 0 cannot be bound; lanes are the
+// table's own.
 func (t *Table) Bind(p Port, c Config) error {
 	if p >= numLines || !p.IsLane() && p.Number() == 0 {
 		return fmt.Errorf("bind %v: no such port", p)
@@ -209,8 +220,8 @@ func (t *Table) SetOwner(p Port, owner string) {
 	l := &t.lines[p]
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if co := t.cold[p].Load(); co != nil {
-		co.owner = owner
+	if l.state.Load()&bound != 0 {
+		t.cold[p].Load().owner = owner
 	}
 }
 
@@ -224,6 +235,9 @@ func (t *Table) SetLimits(p Port, lim Limits) error {
 		return fmt.Errorf("set limits of %v: not bound", p)
 	}
 	t.limitLocked(l, p, lim)
+	if st := l.state.Load(); l.roomy() {
+		l.state.Store(st &^ full)
+	}
 	t.log.Add(Event{Type: LimitsSet, Port: p, Count: uint64(l.maxN)})
 	return nil
 }
@@ -234,10 +248,11 @@ func (t *Table) SetInline(p Port, on bool) {
 	l := &t.lines[p]
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if on {
-		l.state.Store(l.state.Load() | inline)
-	} else {
-		l.state.Store(l.state.Load() &^ inline)
+	switch st := l.state.Load(); {
+	case on && st&bound != 0:
+		l.state.Store(st | inline)
+	case !on:
+		l.state.Store(st &^ inline)
 	}
 }
 
@@ -253,10 +268,12 @@ func (t *Table) Bound(p Port) (owner string, ok bool) {
 }
 
 // Release takes the port from its owner: what is queued gets the fate
-// port-released, a waiting Pop returns ErrReleased.
-func (t *Table) Release(p Port) { t.release(p, PortReleased) }
-
-func (t *Table) release(p Port, fate Fate) {
+// port-released, a waiting Pop returns ErrReleased. What a worker holds keeps its
+// turn. Lanes cannot be released.
+func (t *Table) Release(p Port) {
+	if p.IsLane() {
+		return
+	}
 	l := &t.lines[p]
 	l.mu.Lock()
 	if l.state.Load()&bound == 0 {
@@ -264,15 +281,33 @@ func (t *Table) release(p Port, fate Fate) {
 		return
 	}
 	co := t.cold[p].Load()
-	first, last, n := l.head, l.tail, l.n
-	co.high = max(co.high, n)
-	l.head, l.tail, l.n, l.bytes = 0, 0, 0, 0
-	co.fates[fate] += uint64(n)
+	first, last, n := t.emptyLocked(l, co, PortReleased)
 	l.state.Store(l.state.Load() & (serving | ready))
-	l.mu.Unlock()
-	t.freeChain(first, last, int(n))
-	co.signal()
 	t.log.Add(Event{Type: PortUnbound, Port: p, Who: co.owner, Count: uint64(n)})
+	l.mu.Unlock()
+	t.freeChain(first, last, n)
+	co.signal()
+}
+
+// Drain gives the fate host-stopped to all that is still queued. The readers have
+// ended and no worker takes ports any more.
+func (t *Table) Drain() {
+	for p := range t.eachMade {
+		l := &t.lines[p]
+		l.mu.Lock()
+		first, last, n := t.emptyLocked(l, t.cold[p].Load(), HostStopped)
+		l.mu.Unlock()
+		t.freeChain(first, last, n)
+	}
+}
+
+// emptyLocked takes all packets out of a queue and gives them one fate.
+func (t *Table) emptyLocked(l *line, co *cold, f Fate) (first, last uint32, n int) {
+	first, last, n = l.head, l.tail, int(l.n)
+	co.high = max(co.high, l.n)
+	co.fates[f] += uint64(n)
+	l.head, l.tail, l.n, l.bytes = 0, 0, 0, 0
+	return first, last, n
 }
 
 func (c *cold) signal() {
@@ -285,8 +320,9 @@ func (c *cold) signal() {
 // freeChain gives n packets back with their tails.
 func (t *Table) freeChain(first, last uint32, n int) {
 	for h, i := first, 0; i < n; i++ {
-		t.pool.dropTail(h)
-		h = t.pool.slot(h).next
+		s := t.pool.slot(h)
+		t.pool.dropTail(h, s)
+		h = s.next
 	}
 	t.pool.give(first, last, n)
 }

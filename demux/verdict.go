@@ -89,10 +89,12 @@ func (a *Addrs) judge6(i *packet.Info, src, dst *[16]byte, own bool) (f Fate, gr
 	if src[0] == 0xff || *src == [16]byte{15: 1} && !own || *(*[12]byte)(src[:]) == [12]byte{10: 0xff, 11: 0xff} {
 		return Martian, false // multicast, loopback, IPv4-mapped
 	}
-	if *src == [16]byte{} && i.Kind != packet.Link && i.Kind != packet.ICMP {
-		return Martian, false // unspecified: for duplicate address detection and MLD alone
+	if *src == [16]byte{} && !namelessOK(i) {
+		return Martian, false
 	}
-	if !own {
+	// A neighbour advertisement from our own address is how another host says that
+	// it has it too (RFC 4862, 5.4.4).
+	if !own && !(i.Kind == packet.Link && i.ICMPType == icmp6NeighborAdvert) {
 		for k := range a.own6 {
 			if *src == a.own6[k] {
 				return Martian, false
@@ -112,6 +114,29 @@ func (a *Addrs) judge6(i *packet.Info, src, dst *[16]byte, own bool) (f Fate, gr
 		}
 	}
 	return NotForUs, false
+}
+
+// ICMPv6 types (IANA).
+const (
+	icmp6MLDReport       = 131
+	icmp6MLDDone         = 132
+	icmp6RouterSolicit   = 133
+	icmp6NeighborSolicit = 135
+	icmp6NeighborAdvert  = 136
+	icmp6MLD2Report      = 143
+)
+
+// namelessOK reports whether a packet may come from the unspecified address: only
+// what a host sends before it has an address (RFC 4861, 4.1 and 4.3; RFC 3590, 4).
+func namelessOK(i *packet.Info) bool {
+	if i.Kind != packet.Link && i.Kind != packet.ICMP {
+		return false
+	}
+	switch i.ICMPType {
+	case icmp6MLDReport, icmp6MLDDone, icmp6MLD2Report, icmp6RouterSolicit, icmp6NeighborSolicit:
+		return true
+	}
+	return false
 }
 
 // lineOf finds where a packet that parsed belongs: a line, or a fate at once.
