@@ -184,16 +184,6 @@ func (s *Stack) Run(ctx context.Context) error {
 	return nil
 }
 
-// own reports whether ip is one of the host's addresses.
-func (s *Stack) own(ip netip.Addr) bool {
-	for _, p := range s.addrs {
-		if p.Addr() == ip {
-			return true
-		}
-	}
-	return false
-}
-
 // source picks the address that the host speaks to a peer from: of the peer's
 // family, and link-local to link-local.
 func (s *Stack) source(peer netip.Addr) (netip.Addr, bool) {
