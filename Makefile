@@ -33,6 +33,24 @@ e2e:
 	PORTHOLE_E2E=require $(GO) test -count=1 -run '^TestKernel' .
 	PORTHOLE_E2E=require $(GO) test -count=1 ./tun ./services/... ./cmd/...
 
+# porthole on its devices beside the same services on kernel sockets, in namespaces
+# of its own (root). The long form also writes testdata/bench/bench.json and .svg.
+bench: bin/bench
+	bin/bench -out testdata/bench
+
+# The same in under a minute, and nothing written.
+bench-quick: bin/bench
+	bin/bench -quick
+
+# CPU profiles of the servers, one file per work and target, into .profiles/.
+profile-http profile-dns profile-bulk: profile-%: bin/bench
+	mkdir -p .profiles
+	bin/bench -rounds 1 -only '^$*' -profile .profiles
+
+.PHONY: bin/bench profile-http profile-dns profile-bulk
+bin/bench:
+	$(GO) build -o bin/bench ./bench
+
 darwin:
 	GOOS=darwin $(GO) build ./...
 	GOOS=freebsd $(GO) build ./...

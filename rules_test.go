@@ -35,6 +35,7 @@ var imports = []struct {
 	{dir: "services/", may: []string{"services"}, why: "a service sees the host through services.Env alone"},
 	{dir: ".", may: []string{"tun", "services", "services/all", "stack", "demux"}, why: "the library wires, and nothing else"},
 	{dir: "portholetest", may: []string{".", "stack/stacktest", "tun", "demux"}, why: "a host and its client in a test"},
+	{dir: "bench", may: []string{".", "services", "services/", "tun"}, why: "it measures the library as any user has it"},
 	{dir: "cmd/porthole/internal/lab/", may: []string{"demux", "tun", "cmd/porthole/internal/"}, why: "model experiments drive the product's own queue"},
 	{dir: "cmd/", may: []string{".", "services", "services/", "tun", "stack/stacktest", "cmd/"}, why: "commands are users of the library"},
 }

@@ -1,0 +1,121 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"os/signal"
+	"runtime/pprof"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"porthole"
+	"porthole/tun"
+)
+
+// runChild runs this program as a server or a client in a namespace, when it was
+// called as one.
+func runChild(kind string, args []string) bool {
+	var err error
+	switch {
+	case kind == "serve" && len(args) == 2:
+		err = serve(args[0], args[1])
+	case kind == "client" && len(args) == 2:
+		err = runClient(args[0], args[1])
+	default:
+		return false
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "bench %s %s: %v\n", kind, args[0], err)
+		os.Exit(1)
+	}
+	return true
+}
+
+// serve is one server: it says "ready", obeys the lines of its standard input, and
+// ends with it. Ctrl-C reaches the whole group of processes, so it is the parent's.
+func serve(name, mtuText string) error {
+	signal.Ignore(os.Interrupt, syscall.SIGTERM)
+	mtu, err := strconv.Atoi(mtuText)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	ready := func() {
+		fmt.Println("ready")
+		go func() {
+			obey()
+			cancel()
+		}()
+	}
+	if name == "veth" {
+		return serveKernel(ctx, mtu, ready)
+	}
+	return serveHost(ctx, name, mtu, ready)
+}
+
+// serveHost runs porthole as it comes, on a device of the given kind.
+func serveHost(ctx context.Context, kind string, mtu int, ready func()) error {
+	cfg := porthole.DefaultConfig()
+	cfg.Link.MTU = mtu
+	cfg.Link.Address = netip.MustParsePrefix(host + "/24")
+	cfg.Link.PeerAddress = client
+	cfg.Link.Address6, cfg.Link.PeerAddress6 = netip.Prefix{}, "none"
+	dev, err := tun.Open(tun.Options{
+		Name: cfg.Link.Interface, Kind: kind, MTU: mtu,
+		Peer4: netip.MustParsePrefix(client + "/24"),
+	})
+	if err != nil {
+		return err
+	}
+	h, err := porthole.New(cfg, dev, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return errors.Join(err, dev.Close())
+	}
+	done := make(chan error, 1)
+	go func() { done <- h.Run(ctx) }()
+	select {
+	case <-h.Ready():
+	case err := <-done:
+		return err
+	}
+	for _, p := range h.Ports() {
+		if p.State == "failed" {
+			return fmt.Errorf("%v %s: %s", p.Port, p.Service, p.Error)
+		}
+	}
+	ready()
+	return <-done
+}
+
+// obey does what the parent asks, until it closes the pipe or is gone.
+func obey() {
+	in := bufio.NewScanner(os.Stdin)
+	var profile *os.File
+	for in.Scan() {
+		var err error
+		word, rest, _ := strings.Cut(in.Text(), " ")
+		switch word {
+		case "profile":
+			if profile, err = os.Create(rest); err == nil {
+				err = pprof.StartCPUProfile(profile)
+			}
+		case "stop":
+			pprof.StopCPUProfile()
+			err = profile.Close()
+		default:
+			err = fmt.Errorf("no such command: %s", word)
+		}
+		if err != nil {
+			fmt.Println(err)
+			continue
+		}
+		fmt.Println("ok")
+	}
+}
