@@ -188,11 +188,15 @@ func (n sockets) SendLink(hw net.HardwareAddr, from, to netip.AddrPort, payload 
 	return n.s.SendLink(hw, from, to, payload)
 }
 
-// portInfos is the port table as services see it.
+// portInfos is the port table as services see it: what clients may ask. Ports that
+// only a connection still uses are not in it.
 func (h *Host) portInfos() []services.PortInfo {
 	var ps []services.PortInfo
 	for _, s := range h.table.Ports() {
 		if s.Port.IsLane() || s.Owner == "" {
+			continue
+		}
+		if s.Port.IsTCP() && h.stack.PortState(s.Port.Number()) != "listening" {
 			continue
 		}
 		i := services.PortInfo{Port: portOf(s.Port), Service: s.Owner}
