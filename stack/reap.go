@@ -35,7 +35,7 @@ type reaper struct {
 type portUse struct {
 	listener bool
 	dials    int  // that have not connected yet
-	closing  bool // seen by the last sweep: nothing but TIME-WAIT and its like is left
+	closing  bool // seen by the last sweep: its connections have sent and got all data
 }
 
 const reapEvery = time.Second
@@ -194,8 +194,9 @@ func (r *reaper) sweep() int {
 	return left
 }
 
-// localPort of an endpoint that netstack has registered, and whether data may
-// still pass.
+// localPort of an endpoint that somebody still uses, and whether data may still
+// pass. TIME-WAIT belongs to nobody: netstack keeps it against late segments, which
+// count as closed.
 func localPort(ep netstack.TransportEndpoint) (port uint16, open bool) {
 	e, ok := ep.(*tcp.Endpoint)
 	if !ok {
@@ -205,7 +206,9 @@ func localPort(ep netstack.TransportEndpoint) (port uint16, open bool) {
 		port = i.ID.LocalPort
 	}
 	switch e.EndpointState() {
-	case tcp.StateTimeWait, tcp.StateFinWait2, tcp.StateClosing, tcp.StateLastAck, tcp.StateClose, tcp.StateError:
+	case tcp.StateTimeWait, tcp.StateClose, tcp.StateError:
+		return 0, false
+	case tcp.StateFinWait2, tcp.StateClosing, tcp.StateLastAck:
 		return port, false
 	}
 	return port, true
