@@ -213,7 +213,7 @@ func TestTailsAreAccounted(t *testing.T) {
 
 // Tails have a limit of their own, which ports that hold much meet first.
 func TestTailLimit(t *testing.T) {
-	const limit = 4 << 20
+	const limit = 1 << 20
 	r := newRig(Options{TailBytes: limit})
 	big := Limits{Packets: 1000, Bytes: 1 << 30}
 	for p := range uint16(100) {

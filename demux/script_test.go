@@ -86,6 +86,19 @@ func TestScripts(t *testing.T) {
 			53/udp bound test 0
 			53/udp queue-filled  4
 			53/udp queue-filled  4`},
+		{"a larger queue may fill again", `
+			bind 53/udp socket packets=2
+			udp 53 3
+			resize 53/udp packets=4
+			udp 53 3
+			resize 53/udp packets=5
+			udp 53 2
+			events`, `
+			53/udp bound test 0
+			53/udp queue-filled  2
+			53/udp limits-set  4
+			53/udp queue-filled  4
+			53/udp limits-set  5`},
 		{"release and bind again", `
 			bind 53/udp socket owner=dns
 			udp 53 2

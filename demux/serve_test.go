@@ -62,6 +62,20 @@ func rep(v, n int) []int {
 	return s
 }
 
+// A port that never had more than one packet has saved nothing up.
+func TestIdlePortSavesNothing(t *testing.T) {
+	r := newRig(Options{})
+	require.NoError(t, r.t.Bind(TCPPort(1), Config{}))
+	for range 10 {
+		r.send(tcp4(4000, 1, packet.ACK))
+		require.Equal(t, "1:1", served(r))
+	}
+	for range 20 {
+		r.send(tcp4(4000, 1, packet.ACK))
+	}
+	require.Equal(t, "1:16 1:4", served(r))
+}
+
 // A packet that costs more than a quantum is served, one a turn.
 func TestHugePacketIsServed(t *testing.T) {
 	r := newRig(Options{})
