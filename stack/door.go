@@ -27,7 +27,7 @@ import (
 type doors struct {
 	start      time.Time
 	unanswered atomic.Int64 // SYNs that netstack has and has not answered yet, of all doors
-	cookieQ    chan cookieSyn
+	heldQ      chan heldSyn
 	synAcked   chan struct{} // one token: a SYN+ACK has left
 	wake       chan struct{} // one token: a listener has become active
 	gate       sync.RWMutex  // held for writing while netstack answers with cookies
@@ -36,25 +36,27 @@ type doors struct {
 	active map[*Listener]struct{} // whose doors have something that time may change
 }
 
-// cookieSyn is a SYN that shall be answered with a cookie, copied.
-type cookieSyn struct {
-	ln    *Listener
-	key   demux.FlowKey
-	info  packet.Info
-	frame []byte
-	l2    int
+// heldSyn is a SYN, copied, that shall be answered with a cookie, or that came
+// while another was being.
+type heldSyn struct {
+	ln     *Listener
+	key    demux.FlowKey
+	cookie bool
+	info   packet.Info
+	frame  []byte
+	l2     int
 }
 
 const (
 	doorTick     = 20 * time.Millisecond
-	cookieQueue  = 256                  // SYNs that wait for their cookie; more are dropped
-	cookieWait   = 5 * time.Millisecond // for netstack to answer
-	maxSynAckLen = 200                  // a SYN+ACK with link header and all options
+	heldSyns     = 256                   // SYNs that wait for the door loop; more are dropped
+	cookieWait   = 50 * time.Millisecond // for netstack to answer; it does in microseconds unless the machine is busy
+	maxSynAckLen = 200                   // a SYN+ACK with link header and all options
 )
 
 func (d *doors) init() {
 	d.start = time.Now()
-	d.cookieQ = make(chan cookieSyn, cookieQueue)
+	d.heldQ = make(chan heldSyn, heldSyns)
 	d.synAcked, d.wake = make(chan struct{}, 1), make(chan struct{}, 1)
 	d.active = map[*Listener]struct{}{}
 }
@@ -92,7 +94,11 @@ func (s *Stack) admit(ln *Listener, p demux.Packet) (fate demux.Fate, done bool)
 	case demux.Pass:
 		if i.TCPFlags&flagSYN != 0 {
 			s.doors.activate(ln)
-			s.doors.gate.RLock() // not while cookies are on
+			// Not while cookies are on; and the caller may be the reader, which
+			// must not wait for one port's cookies with another port's SYN.
+			if !s.doors.gate.TryRLock() {
+				return s.later(ln, key(), p, false), true
+			}
 			s.deliver(p)
 			s.doors.gate.RUnlock()
 			return demux.ToStack, true
@@ -100,13 +106,7 @@ func (s *Stack) admit(ln *Listener, p demux.Packet) (fate demux.Fate, done bool)
 		return 0, false
 	case demux.PassCookie:
 		s.doors.activate(ln)
-		c := cookieSyn{ln, key(), *i, append([]byte(nil), p.Frame()...), p.LinkLen()}
-		select {
-		case s.doors.cookieQ <- c:
-			return demux.ToStack, true
-		default:
-			return demux.SynQueueFull, true
-		}
+		return s.later(ln, key(), p, true), true
 	case demux.Repeat:
 		if b, again := ln.door.SynAck(key()); again {
 			s.link.tryWrite(b)
@@ -118,6 +118,20 @@ func (s *Stack) admit(ln *Listener, p demux.Packet) (fate demux.Fate, done bool)
 		s.overflowReset(ln, key(), ack)
 	}
 	return demux.AcceptQueueFull, true
+}
+
+// later leaves a SYN to the door loop.
+func (s *Stack) later(ln *Listener, k demux.FlowKey, p demux.Packet, cookie bool) demux.Fate {
+	c := heldSyn{ln, k, cookie, *p.Info(), append([]byte(nil), p.Frame()...), p.LinkLen()}
+	select {
+	case s.doors.heldQ <- c:
+		return demux.ToStack
+	default:
+		if !cookie {
+			ln.door.Forget(k)
+		}
+		return demux.SynQueueFull
+	}
 }
 
 // overflowReset answers a final ACK with RST and ends its half-open connection
@@ -207,8 +221,12 @@ func (s *Stack) doorLoop() {
 		select {
 		case <-s.closing:
 			return
-		case c := <-s.doors.cookieQ:
-			s.sendCookie(c)
+		case c := <-s.doors.heldQ:
+			if c.cookie {
+				s.sendCookie(c)
+			} else {
+				s.deliverBytes(&c.info, c.frame, c.l2)
+			}
 			continue
 		case <-s.doors.wake:
 			tick.Reset(doorTick)
@@ -261,11 +279,15 @@ func (s *Stack) settle(ask, end *[]demux.FlowKey) int {
 }
 
 // sendCookie has netstack answer one SYN with a cookie. Netstack's switch is for
-// the whole stack, so no other SYN may be in its hands: new ones wait at the gate,
-// those on their way are waited for. One that still slips through gets a cookie too,
+// the whole stack, so no other SYN may be in its hands: new ones are held
+// back, those on their way are waited for. One that still slips through gets a cookie too,
 // which costs it its window scale and nothing else.
-func (s *Stack) sendCookie(c cookieSyn) {
+func (s *Stack) sendCookie(c heldSyn) {
 	d := &s.doors
+	if ep, ok := s.find(c.ln.port, c.key).(*tcp.Endpoint); ok && tcpip.Endpoint(ep) != c.ln.ep {
+		s.deliverBytes(&c.info, c.frame, c.l2) // a live connection's: no cookie will come
+		return
+	}
 	d.gate.Lock()
 	defer d.gate.Unlock()
 	timeout := time.NewTimer(cookieWait)
