@@ -137,9 +137,13 @@ type conn struct {
 
 const foreign = -1
 
-// writePiece bounds what one deadline covers: 64 KiB must go within the timeout,
-// however much a handler writes at once.
-const writePiece = 64 << 10
+// writePiece is the most that is handed to the socket at once, whose last segment
+// before the end is a short one: the longer the piece, the fewer of those. writePace
+// is what must go within the timeout, however much a handler writes.
+const (
+	writePiece = 256 << 10
+	writePace  = 64 << 10
+)
 
 // A server should skip an empty line before the first request line (RFC 9112,
 // 2.2); net/http answers 400. Two lines are skipped, no more.
@@ -180,6 +184,9 @@ func (c *conn) Write(p []byte) (n int, err error) {
 		piece := p[n:min(len(p), n+writePiece)]
 		m, err := c.Conn.Write(piece)
 		n += m
+		if err != nil && m >= writePace && isTimeout(err) && c.disarm() {
+			continue // slow, but not too slow
+		}
 		if err != nil || n == len(p) {
 			return n, err
 		}
@@ -198,6 +205,12 @@ func (c *conn) arm() {
 	if c.armed.CompareAndSwap(was, now.UnixNano()) {
 		c.Conn.SetWriteDeadline(now.Add(c.timeout))
 	}
+}
+
+// disarm makes the next write begin with a new deadline; not one of a handler's own.
+func (c *conn) disarm() bool {
+	was := c.armed.Load()
+	return was != foreign && c.armed.CompareAndSwap(was, 0)
 }
 
 // SetWriteDeadline lets a handler have its own deadline. Clearing it, which
