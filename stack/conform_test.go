@@ -410,7 +410,9 @@ func TestManyConnects(t *testing.T) {
 	wg.Wait()
 	require.Eventually(t, func() bool { return r.table.Totals().Queued == 0 }, 10*time.Second, time.Millisecond)
 	require.LessOrEqual(t, r.table.Totals().InUse, idle+2*demux.BatchSize, "packet slots") // a reader keeps its spares
-	st, _ := r.host.Door(80)
-	require.Zero(t, st.HalfOpen+st.Waiting+st.Reserved, "%+v", st)
+	require.Eventually(t, func() bool { // a reset may leave a doubt, for 20 ms
+		st, _ := r.host.Door(80)
+		return st.HalfOpen+st.Waiting+st.Reserved == 0
+	}, 10*time.Second, time.Millisecond)
 	require.Equal(t, 1, boundTCP(r.table))
 }

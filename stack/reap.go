@@ -36,6 +36,7 @@ type portUse struct {
 	listener bool
 	dials    int  // that have not connected yet
 	closing  bool // seen by the last sweep: its connections have sent and got all data
+	timeWait bool // only TIME-WAIT is left: the port is nobody's, and not in the table
 }
 
 const reapEvery = time.Second
@@ -56,9 +57,11 @@ func (r *reaper) listen(port uint16, owner string, lim demux.Limits) (uint16, er
 			who, _ := r.s.table.Bound(demux.TCPPort(port))
 			return 0, &demux.BoundError{Port: demux.TCPPort(port), Owner: who}
 		}
-		u.listener, u.closing = true, false // lingering: SO_REUSEADDR, as every server asks for
-		r.s.table.SetOwner(demux.TCPPort(port), owner)
-		return port, r.s.table.SetLimits(demux.TCPPort(port), lim)
+		if err := r.takeLocked(port, u, owner, lim); err != nil {
+			return 0, err
+		}
+		u.listener = true
+		return port, nil
 	}
 	if err := r.s.table.Bind(demux.TCPPort(port), demux.Config{Owner: owner, Limits: lim}); err != nil {
 		return 0, err
@@ -84,12 +87,29 @@ func (r *reaper) dial(port uint16, owner string) (uint16, error) {
 	} else if u.listener {
 		who, _ := r.s.table.Bound(demux.TCPPort(port))
 		return 0, &demux.BoundError{Port: demux.TCPPort(port), Owner: who}
-	} else if u.dials == 0 { // lingering: it is the new owner's now
-		u.closing = false
-		r.s.table.SetOwner(demux.TCPPort(port), owner)
+	} else if u.dials == 0 {
+		if err := r.takeLocked(port, u, owner, demux.Limits{}); err != nil {
+			return 0, err
+		}
 	}
 	u.dials++
 	return port, nil
+}
+
+// takeLocked gives a lingering port to a new owner: SO_REUSEADDR, as every server
+// asks for.
+func (r *reaper) takeLocked(port uint16, u *portUse, owner string, lim demux.Limits) error {
+	p := demux.TCPPort(port)
+	if u.timeWait {
+		if err := r.s.table.Bind(p, demux.Config{Owner: owner, Limits: lim}); err != nil {
+			return err
+		}
+		u.timeWait, u.closing = false, false
+		return nil
+	}
+	u.closing = false
+	r.s.table.SetOwner(p, owner)
+	return r.s.table.SetLimits(p, lim)
 }
 
 // dialed says that a dial from port has ended, well or badly.
@@ -127,6 +147,17 @@ func (r *reaper) ephemeralLocked(owner string, lim demux.Limits, use func(*portU
 		use(u)
 		r.ports[port] = u
 		return port, nil
+	}
+	// None is quite free: one in TIME-WAIT serves, unless it is for the same peer.
+	for i := range n {
+		port := uint16(ephemeralFirst + (start+i)%n)
+		if u := r.ports[port]; u != nil && u.timeWait && !u.listener && u.dials == 0 {
+			if err := r.takeLocked(port, u, owner, lim); err != nil {
+				continue
+			}
+			use(u)
+			return port, nil
+		}
 	}
 	return 0, &net.OpError{Op: "bind", Net: "tcp", Err: syscall.EADDRNOTAVAIL}
 }
@@ -171,22 +202,26 @@ func (r *reaper) sweep() int {
 	if left == 0 {
 		return 0
 	}
-	// A port is there with false when all its endpoints are past their data.
-	live := map[uint16]bool{}
+	live := map[uint16]use{}
 	for _, eps := range [][]netstack.TransportEndpoint{r.s.net.RegisteredEndpoints(), r.s.net.CleanupEndpoints()} {
 		for _, ep := range eps {
-			port, open := localPort(ep)
-			live[port] = live[port] || open
+			port, u := localPort(ep)
+			live[port] = max(live[port], u)
 		}
 	}
 	for port, u := range r.ports {
 		if u.listener || u.dials > 0 {
 			continue
 		}
-		open, any := live[port]
-		u.closing = !open
-		if !any {
+		now := live[port]
+		u.closing = now < useOpen
+		if now <= useTimeWait && !u.timeWait {
+			// TIME-WAIT belongs to nobody: netstack keeps it against late
+			// segments, which count as closed.
 			r.s.table.Release(demux.TCPPort(port))
+			u.timeWait = true
+		}
+		if now == useNone {
 			delete(r.ports, port)
 			left--
 		}
@@ -194,24 +229,32 @@ func (r *reaper) sweep() int {
 	return left
 }
 
-// localPort of an endpoint that somebody still uses, and whether data may still
-// pass. TIME-WAIT belongs to nobody: netstack keeps it against late segments, which
-// count as closed.
-func localPort(ep netstack.TransportEndpoint) (port uint16, open bool) {
+// use says how much of a connection is left at a port.
+type use uint8
+
+const (
+	useNone use = iota
+	useTimeWait
+	useClosing // FINs are on their way
+	useOpen    // data may still pass
+)
+
+// localPort of an endpoint that netstack has registered, and what it is used for.
+func localPort(ep netstack.TransportEndpoint) (port uint16, u use) {
 	e, ok := ep.(*tcp.Endpoint)
 	if !ok {
-		return 0, false
+		return 0, useNone
 	}
 	if i, ok := e.Info().(*netstack.TransportEndpointInfo); ok {
 		port = i.ID.LocalPort
 	}
 	switch e.EndpointState() {
-	case tcp.StateTimeWait, tcp.StateClose, tcp.StateError:
-		return 0, false
-	case tcp.StateFinWait2, tcp.StateClosing, tcp.StateLastAck:
-		return port, false
+	case tcp.StateTimeWait:
+		return port, useTimeWait
+	case tcp.StateClose, tcp.StateError, tcp.StateFinWait2, tcp.StateClosing, tcp.StateLastAck:
+		return port, useClosing
 	}
-	return port, true
+	return port, useOpen
 }
 
 // PortState says what a bound TCP port is in use for: "listening", "connected"
@@ -220,7 +263,7 @@ func (s *Stack) PortState(port uint16) string {
 	s.reap.mu.Lock()
 	defer s.reap.mu.Unlock()
 	switch u := s.reap.ports[port]; {
-	case u == nil:
+	case u == nil || u.timeWait:
 		return ""
 	case u.listener:
 		return "listening"

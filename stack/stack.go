@@ -19,6 +19,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -27,6 +28,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	glog "gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/link/ethernet"
@@ -42,6 +44,10 @@ import (
 )
 
 const nicID tcpip.NICID = 1
+
+// Netstack logs to standard error by itself, which is the user's: what matters of
+// it is in counters.
+func init() { glog.SetTarget(glog.GoogleEmitter{Writer: &glog.Writer{Next: io.Discard}}) }
 
 // Config is what a Stack is made from.
 type Config struct {
@@ -73,6 +79,7 @@ type Stack struct {
 	drain     drain
 	reap      reaper
 	doors     doors
+	secrets   secrets
 	closing   chan struct{} // closed when the stack begins to end
 	closeOnce sync.Once
 }
@@ -96,6 +103,7 @@ func New(c Config) (*Stack, error) {
 		TransportProtocols: []netstack.TransportProtocolFactory{
 			s.newTCP, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6,
 		},
+		SecureRNG: &s.secrets,
 	})
 	s.link = newLink(s)
 	var lower netstack.LinkEndpoint = s.link
