@@ -9,6 +9,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
 	netstack "gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 
 	"porthole/demux"
 	"porthole/demux/packet"
@@ -16,6 +17,7 @@ import (
 
 const (
 	flagSYN = 0x02
+	flagRST = 0x04
 	flagACK = 0x10
 )
 
@@ -23,14 +25,24 @@ const (
 // of a worker's turn, and of the reader's when it serves a port itself.
 func (s *Stack) inject(port demux.Port, p demux.Packet) demux.Fate {
 	if port.IsTCP() {
+		if p.Info().TCPFlags&(flagSYN|flagRST) == flagSYN|flagRST {
+			// Nobody sends that, and a listener of netstack's would answer a RST with
+			// RST when ACK is set too (RFC 9293, 3.5.2: never).
+			return demux.Malformed
+		}
 		if ln := s.listeners[port.Number()].Load(); ln != nil {
 			if fate, done := s.admit(ln, p); done {
 				return fate
 			}
 		}
 	}
-	if port == demux.LaneLink {
+	switch port {
+	case demux.LaneLink:
 		raiseMTU(p)
+	case demux.LaneICMP:
+		if s.aboutListener(p) {
+			return demux.ToStack
+		}
 	}
 	s.deliver(p)
 	switch {
@@ -40,6 +52,26 @@ func (s *Stack) inject(port demux.Port, p demux.Packet) demux.Fate {
 		return demux.Closed
 	}
 	return demux.ToStack
+}
+
+// aboutListener reports whether a packet is an ICMP unreachable about a segment that
+// left a listening port. Netstack would end a half-open connection for it, whatever
+// sequence number it quotes, and note it as a soft error of an established one
+// (RFC 5927, 5.2 asks for more care). Time ends those that are really unreachable.
+func (s *Stack) aboutListener(p demux.Packet) bool {
+	i, b := p.Info(), p.IP()
+	inner := b[min(int(i.L4)+8, len(b)):]
+	switch {
+	case i.Kind != packet.ICMP || len(inner) < 20:
+		return false
+	case i.Version == 4 && i.ICMPType == 3 && inner[9] == uint8(tcp.ProtocolNumber):
+		inner = inner[min(int(inner[0]&15)*4, len(inner)):]
+	case i.Version == 6 && i.ICMPType == 1 && len(inner) > 40 && inner[6] == uint8(tcp.ProtocolNumber):
+		inner = inner[40:]
+	default:
+		return false
+	}
+	return len(inner) >= 2 && s.listeners[binary.BigEndian.Uint16(inner)].Load() != nil
 }
 
 // deliver copies the packet's head into netstack's memory, passes its tail on, and
