@@ -14,34 +14,36 @@ import (
 //	accept queue full      a SYN is dropped; a final ACK is dropped too, so that
 //	                       SYN+ACK is sent again (or, with AbortOnOverflow, answered by RST)
 //	SYN queue full         cookies, or the SYN is dropped
-//	backlog N              N+1 connections wait, then it is full
-//	63 s                   a half-open connection ends
+//	backlog N              N+1 connections wait, then it is full; half-open ones too
+//	                       (Linux since 2025; before, N half-open ones)
+//	63 s                   a half-open connection ends; sooner while the SYN queue is
+//	                       more than half full of old ones (patience)
 //
 // The stack processes segments later, on its own goroutines. So a final ACK that may
 // pass reserves a place in the accept queue, and the connection takes it when it
 // arrives (Arrive). What may have gone otherwise in the stack is a doubt: the owner
 // asks the stack after DoubtAfter and says what it found (Confirm).
 //
-// Occupancies are lengths of these lists, never running sums. The half-open map is
-// bounded by the SYN queue's limit, the waiting list by backlog+1. Time is an
-// argument; nothing here calls the stack or waits, but Accept. Only the listener's
-// owner closes it.
+// Occupancies are lengths of these lists. The half-open map is bounded by the SYN
+// queue's limit, the waiting list by backlog+1. Time is an argument; nothing here
+// calls the stack or waits, but Accept. Only the listener's owner closes it.
 type Door struct {
 	mu       sync.Mutex
 	conf     DoorConfig
+	cookie   func(FlowKey, Segment) bool
 	half     map[FlowKey]*halfOpen // SYN queue: half-open and reserved
 	reserved int                   // of half: final ACK has passed
-	deadline list                  // of half, oldest first
+	ages     [stages]list          // of half, by how often their SYN+ACK was sent; oldest first
 	doubts   list                  // of half, oldest first
 	waiting  []any                 // accept queue, oldest first
 	highSyn  int
 	highAcc  int
+	late     uint64
 	cookies  int64 // a cookie's ACK may come until then
 	closed   bool
 	some     sync.Cond // waiting is not empty, or closed
 
-	unanswered *atomic.Int64
-	busy       atomic.Bool // a segment without SYN must be looked at too
+	busy atomic.Bool // a segment without SYN must be looked at too
 }
 
 // Cookies says when a SYN is answered without keeping state (RFC 4987, 3.6).
@@ -71,12 +73,15 @@ const (
 	HalfOpenFor = 63 * time.Second
 	// DoubtAfter is how long the stack may take over a segment before it is asked.
 	DoubtAfter = 20 * time.Millisecond
-	// cookieFor is how long a cookie is good: netstack's clock of 64 s, twice and
-	// the present one.
-	cookieFor = 192 * time.Second
+	// CookieFor is how long a cookie is good: its clock ticks every 64 s, and the
+	// last two ticks count beside the present one.
+	CookieFor = 192 * time.Second
 	// repeatAfter is the shortest time between two repeated SYN+ACKs of one
 	// connection (Linux: tcp_invalid_ratelimit).
 	repeatAfter = 500 * time.Millisecond
+	// looks is how often the stack is asked about a segment that it should have
+	// taken, before the door believes that it did not.
+	looks = 5
 )
 
 // FlowKey names one connection of a port.
@@ -89,22 +94,9 @@ type FlowKey struct {
 type Segment struct {
 	Flags    uint8
 	Seq, Ack uint32
-}
-
-// halfOpen is a connection whose final ACK has not been processed yet.
-type halfOpen struct {
-	key      FlowKey
-	irs, iss uint32 // initial sequence numbers, the client's and ours
-	wnd      uint32 // that our SYN+ACK offered
-	answered bool   // our SYN+ACK has been seen: iss and wnd are known
-	reserved bool   // has a place in the accept queue
-	cookie   bool   // came as a cookie's ACK: there was no SYN queue entry before
-	born     int64
-	doubted  int64 // since when it is a doubt
-	repeated int64
-	again    bool // the last SYN may be answered again
-	synAck   []byte
-	age, dbt link
+	// Reopens: a SYN on a pair in TIME-WAIT. The peer is evidently real, so the SYN
+	// queue's limit does not apply (Linux does the same).
+	Reopens bool
 }
 
 // Verdict is what shall happen with a segment.
@@ -113,18 +105,19 @@ type Verdict uint8
 // The verdicts.
 const (
 	Pass       Verdict = iota // to the stack
-	PassCookie                // to the stack, which shall answer it with a cookie
-	AskStack                  // may be a cookie's ACK: see CookieAck
+	SendCookie                // drop, answer with a cookie
+	AskStack                  // a cookie's ACK, if the stack knows no such connection: see CookieAck
 	Repeat                    // a SYN that came again: the SYN+ACK is sent again
 	Refuse                    // drop: the accept queue is full
 	RefuseSyn                 // drop: the SYN queue is full
 	Reset                     // drop, answer with RST, end the half-open connection
+	Ignore                    // drop: SYN and FIN in one
 )
 
-// NewDoor makes the door of one port. unanswered counts, for all doors of a stack,
-// the SYNs that have passed and whose SYN+ACK has not been seen.
-func NewDoor(c DoorConfig, unanswered *atomic.Int64) *Door {
-	d := &Door{conf: c, half: map[FlowKey]*halfOpen{}, unanswered: unanswered}
+// NewDoor makes the door of one port. cookie says whether a segment acknowledges a
+// cookie that the port has sent; it is called with the door's mutex held.
+func NewDoor(c DoorConfig, cookie func(FlowKey, Segment) bool) *Door {
+	d := &Door{conf: c, half: map[FlowKey]*halfOpen{}, cookie: cookie}
 	d.some.L = &d.mu
 	return d
 }
@@ -144,12 +137,15 @@ func (d *Door) Judge(now int64, key func() FlowKey, s Segment) Verdict {
 	k := key()
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.closed {
+		return Pass
+	}
 	h := d.half[k]
 	switch {
 	case s.Flags&(syn|ack|rst) == syn:
 		return d.synLocked(now, k, h, s)
 	case h == nil:
-		if s.Flags&(ack|syn|rst) == ack && now < d.cookies {
+		if s.Flags&(ack|syn|rst) == ack && now < d.cookies && d.cookie(k, s) {
 			return AskStack
 		}
 		d.busyLocked(now)
@@ -165,52 +161,44 @@ func (d *Door) synLocked(now int64, k FlowKey, h *halfOpen, s Segment) Verdict {
 	switch {
 	case h != nil && h.irs == s.Seq:
 		// SynAck gives it once in repeatAfter; else this SYN gets no answer.
-		h.again = h.answered && now-h.repeated >= int64(repeatAfter)
+		h.again = h.answered && now >= h.repeatable
 		if h.again {
-			h.repeated = now
+			h.repeatable = now + int64(repeatAfter)
 		}
 		return Repeat
-	case h != nil: // another SYN of the same pair: the stack ends the old one
+	case h != nil: // another SYN of the same pair: the stack ends the old one, or not
 		d.doubtLocked(h, now)
 		return Pass
+	case s.Flags&fin != 0:
+		return Ignore // an open and a close at once is nobody's wish (Linux drops it too)
+	}
+	full := len(d.half)-d.reserved > d.conf.SynQueue && !s.Reopens
+	cookie := full || d.conf.Cookies == CookiesAlways && !s.Reopens
+	switch {
+	case full && d.conf.Cookies == CookiesNever:
+		return RefuseSyn
 	case d.fullLocked():
 		return Refuse
-	case d.conf.Cookies == CookiesAlways:
-		d.cookies = now + int64(cookieFor)
+	case cookie:
+		d.cookies = now + int64(CookieFor)
 		d.busy.Store(true)
-		return PassCookie
-	case len(d.half)-d.reserved > d.conf.SynQueue:
-		if d.conf.Cookies == CookiesNever {
-			return RefuseSyn
-		}
-		d.cookies = now + int64(cookieFor)
-		d.busy.Store(true)
-		return PassCookie
+		return SendCookie
 	}
 	d.addLocked(now, &halfOpen{key: k, irs: s.Seq})
 	return Pass
 }
 
-func (d *Door) addLocked(now int64, h *halfOpen) {
-	h.born = now
-	d.half[h.key] = h
-	if !h.cookie {
-		d.unanswered.Add(1)
-	}
-	d.deadline.push(h, &h.age)
-	d.doubtLocked(h, now)
-	d.highSyn = max(d.highSyn, len(d.half)-d.reserved)
-	d.busy.Store(true)
-}
-
 // ackLocked: a segment with ACK for a connection in the SYN queue. Only one that
 // the stack will take for the final ACK (RFC 9293, 3.10.7.4) may reserve a place:
-// any forged one could else.
+// any forged one could else. The stack also takes the ACK of a cookie that the
+// same client got before there was room for it.
 func (d *Door) ackLocked(now int64, h *halfOpen, s Segment) Verdict {
+	right := h.answered && s.Ack == h.iss+1
 	switch {
 	case h.reserved || s.Flags&ack == 0:
 		return Pass
-	case !h.answered || s.Ack != h.iss+1 || s.Seq-(h.irs+1) >= max(h.wnd, 1):
+	case !right && (now >= d.cookies || !d.cookie(h.key, s)),
+		s.Seq-(h.irs+1) >= max(h.wnd, 1):
 		d.doubtLocked(h, now)
 		return Pass
 	case d.fullLocked():
@@ -219,26 +207,24 @@ func (d *Door) ackLocked(now int64, h *halfOpen, s Segment) Verdict {
 		}
 		return Refuse
 	}
-	h.reserved = true
-	d.reserved++
-	d.doubtLocked(h, now)
+	d.reserveLocked(h, now)
 	return Pass
 }
 
 // CookieAck decides about a segment that Judge said AskStack of, when the stack
-// has no connection for it: it may be a cookie's ACK, which makes one at once.
+// has no connection for it: it acknowledges a cookie and makes one at once.
 func (d *Door) CookieAck(now int64, k FlowKey) Verdict {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.half[k] != nil {
+	if d.half[k] != nil || d.closed {
 		return Pass
 	}
 	if d.fullLocked() {
-		return Refuse
+		return Refuse // silently, even with AbortOnOverflow, as in Linux
 	}
-	h := &halfOpen{key: k, reserved: true, cookie: true}
-	d.reserved++
+	h := &halfOpen{key: k}
 	d.addLocked(now, h)
+	d.reserveLocked(h, now)
 	return Pass
 }
 
@@ -249,6 +235,9 @@ func (d *Door) CookieAck(now int64, k FlowKey) Verdict {
 func (d *Door) Answered(now int64, k FlowKey, iss, irs uint32, wnd uint16, packet func() []byte) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.closed {
+		return
+	}
 	h := d.half[k]
 	if h == nil {
 		h = &halfOpen{key: k, irs: irs}
@@ -257,14 +246,8 @@ func (d *Door) Answered(now int64, k FlowKey, iss, irs uint32, wnd uint16, packe
 	if h.answered && h.iss == iss {
 		return // sent again by the stack's own timer
 	}
-	if !h.answered && !h.cookie {
-		d.unanswered.Add(-1)
-	}
-	h.irs, h.iss, h.wnd, h.answered, h.repeated = irs, iss, uint32(wnd), true, now
+	h.irs, h.iss, h.wnd, h.answered = irs, iss, uint32(wnd), true
 	h.synAck = packet()
-	if !h.reserved {
-		d.doubts.remove(&h.dbt)
-	}
 }
 
 // SynAck is the SYN+ACK of a half-open connection, or nil. After Repeat, again
@@ -278,16 +261,23 @@ func (d *Door) SynAck(k FlowKey) (b []byte, again bool) {
 	return nil, false
 }
 
-// Arrive puts an established connection into the accept queue; false after Close,
-// and then the connection is the caller's to reset.
+// Arrive puts an established connection into the accept queue. It is false after
+// Close, and for one that holds no place when there is none (the stack took a segment
+// that the door had given up on): then the connection is the caller's to reset.
 func (d *Door) Arrive(now int64, k FlowKey, c any) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	held := false
 	if h := d.half[k]; h != nil {
+		held = h.reserved
 		d.removeLocked(h)
 		d.busyLocked(now)
 	}
-	if d.closed {
+	switch {
+	case d.closed:
+		return false
+	case !held && d.fullLocked():
+		d.late++
 		return false
 	}
 	d.waiting = append(d.waiting, c)
@@ -312,94 +302,7 @@ func (d *Door) Accept() (c any, ok bool) {
 	return c, true
 }
 
-// Forget drops a half-open connection that its owner has ended.
-func (d *Door) Forget(k FlowKey) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if h := d.half[k]; h != nil {
-		d.removeLocked(h)
-	}
-}
-
-// Busy reports whether anything of the door changes with time.
-func (d *Door) Busy() bool { return d.busy.Load() }
-
-// State is what the stack says of a connection that was in doubt.
-type State uint8
-
-// The states.
-const (
-	HalfOpen    State = iota // SYN-RECEIVED
-	Established              // it has left the SYN queue; Arrive is on its way or has been
-	Gone                     // no such connection
-)
-
-// Due appends the connections whose state the owner shall ask the stack for
-// (Confirm), and those that are past HalfOpenFor and shall be ended; they have left
-// the SYN queue. again is when to call next, 0 for never.
-func (d *Door) Due(now int64, ask, end []FlowKey) (a, e []FlowKey, again int64) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for h := d.deadline.first(); h != nil && now-h.born >= int64(HalfOpenFor); h = d.deadline.first() {
-		end = append(end, h.key)
-		d.removeLocked(h)
-	}
-	for h := d.doubts.first(); h != nil && now-h.doubted >= int64(DoubtAfter); h = d.doubts.first() {
-		ask = append(ask, h.key)
-		d.doubts.remove(&h.dbt)
-	}
-	d.busyLocked(now)
-	if h := d.deadline.first(); h != nil {
-		again = h.born + int64(HalfOpenFor)
-	}
-	if h := d.doubts.first(); h != nil {
-		again = min(again, h.doubted+int64(DoubtAfter))
-	}
-	if d.cookies > now && again == 0 {
-		again = d.cookies
-	}
-	return ask, end, again
-}
-
-// Confirm says what the stack knows of a connection that Due asked for.
-func (d *Door) Confirm(now int64, k FlowKey, s State) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	h := d.half[k]
-	switch {
-	case h == nil:
-	case s == HalfOpen && !h.cookie:
-		if h.reserved { // the stack did not take the final ACK
-			h.reserved = false
-			d.reserved--
-		}
-	case s == Established && h.reserved:
-		d.doubtLocked(h, now) // Arrive is on its way; look again until it came
-	default:
-		d.removeLocked(h)
-	}
-	d.busyLocked(now)
-}
-
 func (d *Door) fullLocked() bool { return len(d.waiting)+d.reserved > d.conf.Backlog }
-
-func (d *Door) doubtLocked(h *halfOpen, now int64) {
-	d.doubts.remove(&h.dbt)
-	h.doubted = now
-	d.doubts.push(h, &h.dbt)
-}
-
-func (d *Door) removeLocked(h *halfOpen) {
-	delete(d.half, h.key)
-	if !h.answered && !h.cookie {
-		d.unanswered.Add(-1)
-	}
-	d.deadline.remove(&h.age)
-	d.doubts.remove(&h.dbt)
-	if h.reserved {
-		d.reserved--
-	}
-}
 
 func (d *Door) busyLocked(now int64) {
 	if len(d.half) == 0 && now >= d.cookies {
@@ -417,69 +320,30 @@ func (d *Door) Set(c DoorConfig) {
 // DoorStats are the door's queues at one instant.
 type DoorStats struct {
 	DoorConfig
-	HalfOpen, HighHalfOpen int // SYN queue
-	Waiting, HighWaiting   int // accept queue
-	Reserved               int // final ACK passed, not yet in the accept queue
+	HalfOpen, HighHalfOpen int    // SYN queue
+	Waiting, HighWaiting   int    // accept queue
+	Reserved               int    // final ACK passed, not yet in the accept queue
+	Late                   uint64 // arrived without a place: reset
 }
 
 // Stats is a snapshot.
 func (d *Door) Stats() DoorStats {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return DoorStats{d.conf, len(d.half) - d.reserved, d.highSyn, len(d.waiting), d.highAcc, d.reserved}
+	return DoorStats{d.conf, len(d.half) - d.reserved, d.highSyn, len(d.waiting), d.highAcc, d.reserved, d.late}
 }
 
-// Close ends Accept and returns what waited, to be reset, and what was half open.
-func (d *Door) Close() (waiting []any, half []FlowKey) {
+// Close ends Accept and returns what waited, to be reset. What was half open is
+// the stack's to end.
+func (d *Door) Close() (waiting []any) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for k, h := range d.half {
-		half = append(half, k)
+	for _, h := range d.half {
 		d.removeLocked(h)
 	}
 	waiting, d.waiting, d.closed = d.waiting, nil, true
+	d.cookies = 0
+	d.busy.Store(false)
 	d.some.Broadcast()
-	return waiting, half
-}
-
-// list is a queue of half-open connections that any of them can leave.
-type list struct{ head, tail *link }
-
-type link struct {
-	prev, next *link
-	h          *halfOpen // not nil while it is in a list
-}
-
-func (l *list) first() *halfOpen {
-	if l.head == nil {
-		return nil
-	}
-	return l.head.h
-}
-
-func (l *list) push(h *halfOpen, k *link) {
-	k.h, k.prev, k.next = h, l.tail, nil
-	if l.tail == nil {
-		l.head = k
-	} else {
-		l.tail.next = k
-	}
-	l.tail = k
-}
-
-func (l *list) remove(k *link) {
-	if k.h == nil {
-		return
-	}
-	if k.prev == nil {
-		l.head = k.next
-	} else {
-		k.prev.next = k.next
-	}
-	if k.next == nil {
-		l.tail = k.prev
-	} else {
-		k.next.prev = k.prev
-	}
-	*k = link{}
+	return waiting
 }

@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,8 +13,8 @@ import (
 )
 
 var verdicts = map[Verdict]string{
-	Pass: "pass", PassCookie: "cookie", AskStack: "ask", Repeat: "repeat",
-	Refuse: "accept-queue-full", RefuseSyn: "syn-queue-full", Reset: "reset",
+	Pass: "pass", SendCookie: "cookie", AskStack: "ask", Repeat: "repeat",
+	Refuse: "accept-queue-full", RefuseSyn: "syn-queue-full", Reset: "reset", Ignore: "ignore",
 }
 
 // doorScript runs one line after the other against a door on a virtual clock.
@@ -23,7 +22,6 @@ var verdicts = map[Verdict]string{
 // expected. "half" is the SYN queue, "res" the reserved places, "wait" the accept queue.
 type doorScript struct {
 	d   *Door
-	un  atomic.Int64
 	now int64
 }
 
@@ -33,6 +31,9 @@ func (s *doorScript) key(name string) FlowKey {
 
 // seqs of a client: its initial number, and ours.
 func seqs(name string) (irs, iss uint32) { return uint32(name[0]) * 1000, uint32(name[0]) * 7000 }
+
+// cookieOf is the sequence number of the SYN cookie that a client would get.
+func cookieOf(name string) uint32 { return uint32(name[0]) * 9000 }
 
 func (s *doorScript) run(line string) string {
 	f := strings.Fields(line)
@@ -65,13 +66,19 @@ func (s *doorScript) run(line string) string {
 			}
 		}
 		if s.d == nil {
-			s.d = NewDoor(c, &s.un)
+			s.d = NewDoor(c, func(k FlowKey, g Segment) bool {
+				return g.Ack == cookieOf(string(rune(k.Remote.Port()>>8)))+1
+			})
 		} else {
 			s.d.Set(c)
 		}
 		return "ok"
 	case "syn":
 		return judge(name, Segment{Flags: syn, Seq: irs})
+	case "syn-fin":
+		return judge(name, Segment{Flags: syn | fin, Seq: irs})
+	case "syn-reopen": // on a pair in TIME-WAIT
+		return judge(name, Segment{Flags: syn, Seq: irs, Reopens: true})
 	case "other-syn": // the same pair, another initial sequence number
 		return judge(name, Segment{Flags: syn, Seq: irs + 99})
 	case "answer":
@@ -88,6 +95,8 @@ func (s *doorScript) run(line string) string {
 	case "rst":
 		return judge(name, Segment{Flags: rst, Seq: irs + 1})
 	case "cookie-ack":
+		return judge(name, Segment{Flags: ack, Seq: irs + 1, Ack: cookieOf(name) + 1})
+	case "take": // the stack knows no connection of a cookie's ACK
 		return verdicts[s.d.CookieAck(s.now, s.key(name))]
 	case "arrive":
 		return fmt.Sprint(s.d.Arrive(s.now, s.key(name), name))
@@ -98,7 +107,7 @@ func (s *doorScript) run(line string) string {
 		s.d.Confirm(s.now, s.key(name), map[string]State{"half": HalfOpen, "established": Established, "gone": Gone}[f[0]])
 		return "ok"
 	case "due":
-		ask, end, _ := s.d.Due(s.now, nil, nil)
+		ask, end, _ := s.d.Due(s.now, 0, nil, nil)
 		var out []string
 		for _, k := range ask {
 			out = append(out, "ask "+string(rune(k.Remote.Port()>>8)))
@@ -121,8 +130,7 @@ func (s *doorScript) run(line string) string {
 		st := s.d.Stats()
 		return fmt.Sprintf("half %d res %d wait %d", st.HalfOpen, st.Reserved, st.Waiting)
 	case "close":
-		w, h := s.d.Close()
-		return fmt.Sprint(len(w), " ", len(h))
+		return fmt.Sprint(len(s.d.Close()))
 	}
 	panic(line)
 }
@@ -187,27 +195,105 @@ func TestDoorScripts(t *testing.T) {
 			door syn=1 cookies=auto -> ok
 			syn c -> cookie
 			queues -> half 2 res 0 wait 0
-			ack x -> ask
+			cookie-ack x -> ask
+			take x -> pass
 			cookie-ack x -> pass
 			queues -> half 2 res 1 wait 0
 			arrive x -> true
 			queues -> half 2 res 0 wait 1`,
+		"a forged ACK is no cookie's and reserves nothing": `
+			door backlog=0 cookies=always -> ok
+			syn a -> cookie
+			ack b -> pass
+			forged-ack a -> pass
+			queues -> half 0 res 0 wait 0`,
+		"a cookie's ACK for a connection that got room meanwhile": `
+			door backlog=0 syn=0 -> ok
+			syn a -> pass
+			answer a -> ok
+			syn b -> cookie
+			rst a -> pass
+			wait 20ms -> ok
+			due -> ask a
+			gone a -> ok
+			syn b -> pass
+			answer b -> ok
+			cookie-ack b -> pass
+			queues -> half 0 res 1 wait 0
+			arrive b -> true
+			queues -> half 0 res 0 wait 1`,
+		"a cookie's connection that does not come gives its place back": `
+			door backlog=0 cookies=always -> ok
+			syn a -> cookie
+			cookie-ack a -> ask
+			take a -> pass
+			wait 20ms -> ok
+			due -> ask a
+			gone a -> ok
+			queues -> half 0 res 1 wait 0
+			wait 20ms -> ok
+			due -> ask a
+			gone a -> ok
+			wait 20ms -> ok
+			due -> ask a
+			gone a -> ok
+			wait 20ms -> ok
+			due -> ask a
+			gone a -> ok
+			wait 20ms -> ok
+			due -> ask a
+			gone a -> ok
+			queues -> half 0 res 0 wait 0`,
 		"cookies always keep no state": `
 			door cookies=always -> ok
 			syn a -> cookie
 			queues -> half 0 res 0 wait 0
-			ack a -> ask
+			cookie-ack a -> ask
 			wait 193s -> ok
 			due ->
-			ack a -> pass`,
+			cookie-ack a -> pass`,
+		"TIME-WAIT is reopened whatever the SYN queue holds": `
+			door syn=0 cookies=never -> ok
+			syn a -> pass
+			syn b -> syn-queue-full
+			syn-reopen b -> pass
+			door syn=0 cookies=always -> ok
+			syn c -> cookie
+			syn-reopen c -> pass
+			queues -> half 3 res 0 wait 0`,
+		"SYN and FIN in one open nothing": `
+			door -> ok
+			syn-fin a -> ignore
+			queues -> half 0 res 0 wait 0
+			syn a -> pass
+			answer a -> ok
+			syn-fin a -> repeat`,
+		"with both queues full and cookies off, the SYN queue is named, as in Linux": `
+			door backlog=0 syn=0 cookies=never -> ok
+			syn a -> pass
+			answer a -> ok
+			ack a -> pass
+			arrive a -> true
+			syn b -> accept-queue-full
+			accept -> a true
+			syn b -> pass
+			syn c -> syn-queue-full
+			answer b -> ok
+			arrive z -> true
+			syn c -> syn-queue-full`,
+		"who arrives without a place is turned away when there is none": `
+			door backlog=0 -> ok
+			arrive a -> true
+			arrive b -> false
+			queues -> half 0 res 0 wait 1`,
 		"a cookie's ACK finds the accept queue full": `
 			door backlog=0 cookies=always -> ok
 			syn a -> cookie
 			syn b -> cookie
-			ack a -> ask
-			cookie-ack a -> pass
-			ack b -> ask
-			cookie-ack b -> accept-queue-full`,
+			cookie-ack a -> ask
+			take a -> pass
+			cookie-ack b -> ask
+			take b -> accept-queue-full`,
 		"a forged ACK reserves nothing": `
 			door backlog=0 -> ok
 			syn a -> pass
@@ -237,7 +323,35 @@ func TestDoorScripts(t *testing.T) {
 			wait 20ms -> ok
 			due -> ask a
 			half a -> ok
+			queues -> half 0 res 1 wait 0
+			wait 20ms -> ok
+			due -> ask a
+			half a -> ok
+			wait 20ms -> ok
+			due -> ask a
+			half a -> ok
+			wait 20ms -> ok
+			due -> ask a
+			half a -> ok
+			wait 20ms -> ok
+			due -> ask a
+			half a -> ok
 			queues -> half 1 res 0 wait 0`,
+		"nobody can put a question off": `
+			door -> ok
+			syn a -> pass
+			answer a -> ok
+			wait 15ms -> ok
+			rst a -> pass
+			wait 5ms -> ok
+			due -> ask a
+			rst a -> pass
+			half a -> ok
+			wait 20ms -> ok
+			due -> ask a
+			half a -> ok
+			wait 20ms -> ok
+			due ->`,
 		"an established connection keeps its place until it arrives": `
 			door backlog=0 -> ok
 			syn a -> pass
@@ -267,7 +381,7 @@ func TestDoorScripts(t *testing.T) {
 			syn a -> repeat
 			again a ->  false
 			answer a -> ok
-			wait 1s -> ok
+			wait 1ms -> ok
 			syn a -> repeat
 			again a -> SYN+ACK a true
 			syn a -> repeat
@@ -289,21 +403,83 @@ func TestDoorScripts(t *testing.T) {
 			wait 20ms -> ok
 			due -> ask a
 			gone a -> ok
+			queues -> half 1 res 0 wait 0
+			wait 20ms -> ok
+			due -> ask a
+			gone a -> ok
+			wait 20ms -> ok
+			due -> ask a
+			gone a -> ok
+			wait 20ms -> ok
+			due -> ask a
+			gone a -> ok
+			wait 20ms -> ok
+			due -> ask a
+			gone a -> ok
 			queues -> half 0 res 0 wait 0`,
 		"half-open connections end after 63 s": `
 			door -> ok
 			syn a -> pass
 			answer a -> ok
 			wait 1s -> ok
+			due -> ask a
+			half a -> ok
 			syn b -> pass
 			answer b -> ok
-			wait 61999ms -> ok
+			wait 20ms -> ok
+			due -> ask b
+			half b -> ok
+			wait 61979ms -> ok
 			due ->
 			wait 1ms -> ok
 			due -> end a
 			queues -> half 1 res 0 wait 0
 			wait 1s -> ok
 			due -> end b`,
+		"old ones end after 7 s while they fill more than half of the SYN queue": `
+			door syn=8 -> ok
+			syn a -> pass
+			syn b -> pass
+			syn c -> pass
+			syn d -> pass
+			answer a -> ok
+			answer b -> ok
+			answer c -> ok
+			answer d -> ok
+			wait 20ms -> ok
+			due -> ask a ask b ask c ask d
+			wait 7s -> ok
+			due ->
+			queues -> half 4 res 0 wait 0
+			wait 7s -> ok
+			syn e -> pass
+			answer e -> ok
+			wait 20ms -> ok
+			due -> ask e
+			wait 900ms -> ok
+			due ->
+			queues -> half 5 res 0 wait 0
+			wait 60ms -> ok
+			due -> end a
+			queues -> half 4 res 0 wait 0`,
+		"a full queue of old ones frees itself after 7 s": `
+			door syn=4 cookies=never -> ok
+			syn a -> pass
+			syn b -> pass
+			syn c -> pass
+			syn d -> pass
+			syn e -> pass
+			answer a -> ok
+			answer b -> ok
+			answer c -> ok
+			answer d -> ok
+			answer e -> ok
+			syn f -> syn-queue-full
+			wait 6999ms -> ok
+			due -> ask a ask b ask c ask d ask e
+			wait 1ms -> ok
+			due -> end a
+			syn f -> pass`,
 		"a SYN+ACK of an unknown connection is taken into the books": `
 			door -> ok
 			answer a -> ok
@@ -334,7 +510,9 @@ func TestDoorScripts(t *testing.T) {
 			ack a -> pass
 			arrive a -> true
 			syn b -> pass
-			close -> 1 1
+			close -> 1
+			syn c -> pass
+			answer c -> ok
 			accept -> <nil> false
 			arrive b -> false
 			queues -> half 0 res 0 wait 0`,
@@ -352,9 +530,7 @@ func TestDoorScripts(t *testing.T) {
 				require.True(t, ok, line)
 				require.Equal(t, strings.TrimPrefix(want, " "), s.run(cmd), cmd)
 			}
-			if s.d.Stats().HalfOpen == 0 && s.d.Stats().Reserved == 0 {
-				require.Zero(t, s.un.Load(), "unanswered")
-			}
+			s.d.check(t)
 		})
 	}
 }
@@ -408,7 +584,7 @@ func TestDoorBounds(t *testing.T) {
 			case "wait 10ms":
 				s.run("wait 10ms")
 			case "due": // the stack's true word
-				ask, _, _ := s.d.Due(s.now, nil, nil)
+				ask, _, _ := s.d.Due(s.now, 0, nil, nil)
 				for _, k := range ask {
 					n := string(rune(k.Remote.Port() >> 8))
 					st := Gone
@@ -434,11 +610,46 @@ func TestDoorBounds(t *testing.T) {
 	})
 }
 
+func noCookie(FlowKey, Segment) bool { return false }
+
+// check holds the door's lists against each other.
+func (d *Door) check(t require.TestingT) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	reserved, aged := 0, 0
+	for k, h := range d.half {
+		require.Equal(t, k, h.key)
+		require.NotNil(t, h.age.h, "in no list")
+		if h.reserved {
+			reserved++
+			require.NotNil(t, h.dbt.h, "a place that nobody asks about")
+		}
+	}
+	for i := range d.ages {
+		n, last := 0, int64(0)
+		for k := d.ages[i].head; k != nil; k = k.next {
+			require.Same(t, k.h, d.half[k.h.key])
+			require.EqualValues(t, i, k.h.stage)
+			require.GreaterOrEqual(t, k.h.due, last, "out of order")
+			n, last = n+1, k.h.due
+		}
+		require.Equal(t, d.ages[i].n, n)
+		aged += n
+	}
+	for k := d.doubts.head; k != nil; k = k.next {
+		require.Same(t, k.h, d.half[k.h.key])
+	}
+	require.Equal(t, len(d.half), aged)
+	require.Equal(t, reserved, d.reserved)
+	if len(d.half) > 0 || d.cookies > 0 && !d.closed {
+		require.True(t, d.busy.Load() || len(d.half) == 0)
+	}
+}
+
 func BenchmarkDoor(b *testing.B) {
 	for _, half := range []int{0, 1, 256, 60000} {
 		b.Run(fmt.Sprintf("half-open=%d", half), func(b *testing.B) {
-			var un atomic.Int64
-			d := NewDoor(DoorConfig{Backlog: 1 << 20, SynQueue: 1 << 20}, &un)
+			d := NewDoor(DoorConfig{Backlog: 1 << 20, SynQueue: 1 << 20}, noCookie)
 			for i := range half {
 				k := FlowKey{netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}), 9), hostAddr}
 				d.Judge(0, func() FlowKey { return k }, Segment{Flags: syn, Seq: 1})

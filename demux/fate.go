@@ -15,6 +15,7 @@ const (
 	NoBuffer                    // the host's packet memory is used up
 	QueueFull                   // the port's (or lane's) queue is at its limit
 	SynQueueFull                // too many half-open connections at the port
+	SynCookie                   // a SYN that was answered with a cookie: nothing is kept of it
 	SynRepeated                 // a SYN of a half-open connection, again
 	AcceptQueueFull             // too many connections wait for the service
 	FaultInjected               // an impairment rule dropped it
@@ -33,7 +34,7 @@ const NumFates = int(numFates)
 // fates says it all once: the name, what Linux calls it, and the line for the docs.
 var fates = [numFates]struct{ name, linux, doc string }{
 	NoFate:          {"none", "", "The packet is still queued."},
-	Malformed:       {"malformed", "IpInHdrErrors, SKB_DROP_REASON_IP_INHDR", "A header contradicts itself or the frame's length."},
+	Malformed:       {"malformed", "IpInHdrErrors, SKB_DROP_REASON_{IP_INHDR,TCP_FLAGS}", "A header contradicts itself or the frame's length."},
 	BadChecksum:     {"bad-checksum", "InCsumErrors, SKB_DROP_REASON_{IP,TCP,UDP,ICMP}_CSUM", "A checksum that the device did not vouch for is wrong."},
 	UnknownProto:    {"unknown-protocol", "SKB_DROP_REASON_UNHANDLED_PROTO", "An Ethernet frame that carries neither IPv4, IPv6 nor ARP."},
 	NotForUs:        {"not-for-us", "IpInAddrErrors, SKB_DROP_REASON_OTHERHOST", "The destination is no address or group of the host."},
@@ -41,6 +42,7 @@ var fates = [numFates]struct{ name, linux, doc string }{
 	NoBuffer:        {"no-buffer", "UdpMemErrors, TCPMemoryPressures", "The host's packet memory is used up; ports that hold little keep a reserve."},
 	QueueFull:       {"queue-full", "UdpRcvbufErrors, SKB_DROP_REASON_SOCKET_RCVBUFF", "The port's queue was at its limit of packets or bytes."},
 	SynQueueFull:    {"syn-queue-full", "TCPReqQFullDrop", "The port's SYN queue was full and cookies were off."},
+	SynCookie:       {"syn-cookie", "TCPReqQFullDoCookies, SyncookiesSent", "A SYN that was answered with a cookie: nothing is kept of it."},
 	SynRepeated:     {"syn-repeated", "TcpRetransSegs (SYN+ACK)", "A SYN that came again for a half-open connection: its SYN+ACK is sent again."},
 	AcceptQueueFull: {"accept-queue-full", "ListenOverflows, ListenDrops", "The port's accept queue was full."},
 	FaultInjected:   {"fault-injected", "tc -s qdisc (netem dropped)", "An impairment rule dropped it."},
@@ -69,7 +71,7 @@ func (f Fate) Doc() string { return fates[f].doc }
 // Dropped reports whether the packet was lost rather than handed on.
 func (f Fate) Dropped() bool {
 	switch f {
-	case NoFate, Closed, SynRepeated, ToReassembly, ToStack, ToService:
+	case NoFate, Closed, SynCookie, SynRepeated, ToReassembly, ToStack, ToService:
 		return false
 	}
 	return true

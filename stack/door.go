@@ -3,10 +3,8 @@ package stack
 import (
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"time"
 
-	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	netstack "gvisor.dev/gvisor/pkg/tcpip/stack"
@@ -14,50 +12,32 @@ import (
 
 	"porthole/demux"
 	"porthole/demux/packet"
-	"porthole/tun"
 )
 
 // This file observes and commands netstack for demux.Door, which decides: segments
 // on their way in are judged before netstack sees them, SYN+ACKs on their way out
-// are read, and one goroutine settles what is in doubt and makes cookies. Netstack
-// is never called with a door's mutex held: it answers on the caller's goroutine,
-// and the answer comes back here.
+// are read, and one goroutine settles what is in doubt. Netstack is never called
+// with a door's mutex held: it answers on the caller's goroutine, and the answer
+// comes back here. Cookies are made in cookie.go, without netstack.
 
 // doors is the state that all listeners share.
 type doors struct {
-	start      time.Time
-	unanswered atomic.Int64 // SYNs that netstack has and has not answered yet, of all doors
-	heldQ      chan heldSyn
-	synAcked   chan struct{} // one token: a SYN+ACK has left
-	wake       chan struct{} // one token: a listener has become active
-	gate       sync.RWMutex  // held for writing while netstack answers with cookies
+	start time.Time
+	wake  chan struct{} // one token: a listener has become active
 
 	mu     sync.Mutex
 	active map[*Listener]struct{} // whose doors have something that time may change
 }
 
-// heldSyn is a SYN, copied, that shall be answered with a cookie, or that came
-// while another was being.
-type heldSyn struct {
-	ln     *Listener
-	key    demux.FlowKey
-	cookie bool
-	info   packet.Info
-	frame  []byte
-	l2     int
-}
-
 const (
 	doorTick     = 20 * time.Millisecond
-	heldSyns     = 256                   // SYNs that wait for the door loop; more are dropped
-	cookieWait   = 50 * time.Millisecond // for netstack to answer; it does in microseconds unless the machine is busy
+	endEarly     = 50 * time.Millisecond // before netstack's own timer sends SYN+ACK once more
 	maxSynAckLen = 200                   // a SYN+ACK with link header and all options
 )
 
 func (d *doors) init() {
 	d.start = time.Now()
-	d.heldQ = make(chan heldSyn, heldSyns)
-	d.synAcked, d.wake = make(chan struct{}, 1), make(chan struct{}, 1)
+	d.wake = make(chan struct{}, 1)
 	d.active = map[*Listener]struct{}{}
 }
 
@@ -76,42 +56,52 @@ func (d *doors) activate(ln *Listener) {
 }
 
 // admit judges one segment of a listening port. When netstack shall not see it,
-// done is true and fate is what became of it.
+// done is true and fate is what became of it. The caller may be the reader: nothing
+// here waits.
 func (s *Stack) admit(ln *Listener, p demux.Packet) (fate demux.Fate, done bool) {
 	i := p.Info()
 	seq, ack, _, _ := i.TCP(p.IP())
 	key := func() demux.FlowKey { return demux.FlowKey{Remote: p.From(), Local: p.To().Addr()} }
 	seg := demux.Segment{Flags: i.TCPFlags, Seq: seq, Ack: ack}
-	now := s.doors.now()
-	v := ln.door.Judge(now, key, seg)
-	if v == demux.AskStack {
-		if ep, ok := s.find(ln.port, key()).(*tcp.Endpoint); ok && tcpip.Endpoint(ep) != ln.ep {
-			return 0, false // a connection's own segment
+	opens := i.TCPFlags&(flagSYN|flagACK|rstFlag) == flagSYN
+	if opens {
+		// A SYN on a connection is the connection's: it is answered there with an
+		// ACK (RFC 5961, 4), however full the queues are.
+		switch ep, state := s.endpoint(ln, key()); {
+		case ep == nil:
+		case state == tcp.StateTimeWait:
+			seg.Reopens = true
+		case stateOf(state) == demux.Established:
+			return 0, false
 		}
-		v = ln.door.CookieAck(now, key())
 	}
-	switch v {
+	now := s.doors.now()
+	switch ln.door.Judge(now, key, seg) {
 	case demux.Pass:
-		if i.TCPFlags&flagSYN != 0 {
+		if opens {
 			s.doors.activate(ln)
-			// Not while cookies are on; and the caller may be the reader, which
-			// must not wait for one port's cookies with another port's SYN.
-			if !s.doors.gate.TryRLock() {
-				return s.later(ln, key(), p, false), true
-			}
-			s.deliver(p)
-			s.doors.gate.RUnlock()
-			return demux.ToStack, true
 		}
 		return 0, false
-	case demux.PassCookie:
+	case demux.AskStack:
+		if ep, state := s.endpoint(ln, key()); ep != nil && stateOf(state) != demux.Gone {
+			return 0, false // the connection is there already
+		}
+		v := ln.door.CookieAck(now, key())
 		s.doors.activate(ln)
-		return s.later(ln, key(), p, true), true
+		if v == demux.Pass {
+			return 0, false
+		}
+		return demux.AcceptQueueFull, true
+	case demux.SendCookie:
+		s.sendCookie(ln, p)
+		return demux.SynCookie, true
 	case demux.Repeat:
 		if b, again := ln.door.SynAck(key()); again {
-			s.link.tryWrite(b)
+			s.link.write([][]byte{b}, zeroOffload, false)
 		}
 		return demux.SynRepeated, true
+	case demux.Ignore:
+		return demux.Malformed, true
 	case demux.RefuseSyn:
 		return demux.SynQueueFull, true
 	case demux.Reset:
@@ -120,25 +110,11 @@ func (s *Stack) admit(ln *Listener, p demux.Packet) (fate demux.Fate, done bool)
 	return demux.AcceptQueueFull, true
 }
 
-// later leaves a SYN to the door loop.
-func (s *Stack) later(ln *Listener, k demux.FlowKey, p demux.Packet, cookie bool) demux.Fate {
-	c := heldSyn{ln, k, cookie, *p.Info(), append([]byte(nil), p.Frame()...), p.LinkLen()}
-	select {
-	case s.doors.heldQ <- c:
-		return demux.ToStack
-	default:
-		if !cookie {
-			ln.door.Forget(k)
-		}
-		return demux.SynQueueFull
-	}
-}
-
 // overflowReset answers a final ACK with RST and ends its half-open connection
 // (Linux: tcp_abort_on_overflow).
 func (s *Stack) overflowReset(ln *Listener, k demux.FlowKey, ack uint32) {
 	synAck, _ := ln.door.SynAck(k)
-	if ep, ok := s.find(ln.port, k).(*tcp.Endpoint); ok && ep.EndpointState() == tcp.StateSynRecv {
+	if ep, state := s.endpoint(ln, k); ep != nil && state == tcp.StateSynRecv {
 		ep.Abort()
 	}
 	ln.door.Forget(k)
@@ -153,7 +129,7 @@ func (s *Stack) overflowReset(ln *Listener, k demux.FlowKey, ack uint32) {
 	copy(b[:], synAck[:l2])
 	n := packet.PutTCP(b[l2:], netip.AddrPortFrom(k.Local, ln.port), k.Remote, hopLimit, 0,
 		packet.TCPHeader{Flags: rstFlag, Seq: ack})
-	s.link.tryWrite(b[:l2+n])
+	s.link.write([][]byte{b[:l2+n]}, zeroOffload, false)
 }
 
 const rstFlag = 0x04
@@ -173,18 +149,14 @@ func (s *Stack) answered(pkt *netstack.PacketBuffer) {
 		Remote: addrPort(tcpip.FullAddress{Addr: n.DestinationAddress(), Port: th.DestinationPort()}),
 		Local:  addrPort(tcpip.FullAddress{Addr: n.SourceAddress()}).Addr(),
 	}
-	if ln.cookie.Load() != nil && *ln.cookie.Load() == k {
-		ln.cookie.Store(nil) // stateless: the door keeps nothing of it
-	} else {
-		ln.door.Answered(s.doors.now(), k, th.SequenceNumber(), th.AckNumber()-1, th.WindowSize(), func() []byte {
-			b := make([]byte, 0, maxSynAckLen)
-			for _, p := range pkt.AsSlices() {
-				b = append(b, p...)
-			}
-			return b
-		})
-	}
-	poke(s.doors.synAcked)
+	ln.door.Answered(s.doors.now(), k, th.SequenceNumber(), th.AckNumber()-1, th.WindowSize(), func() []byte {
+		b := make([]byte, 0, maxSynAckLen)
+		for _, p := range pkt.AsSlices() {
+			b = append(b, p...)
+		}
+		return b
+	})
+	s.doors.activate(ln)
 }
 
 // find looks a connection up in netstack: the connection, its listener, or nil.
@@ -195,47 +167,52 @@ func (s *Stack) find(port uint16, k demux.FlowKey) netstack.TransportEndpoint {
 	}, nicID)
 }
 
-// state asks netstack what became of a connection.
-func (s *Stack) state(ln *Listener, k demux.FlowKey) (demux.State, *tcp.Endpoint) {
+// endpoint is netstack's connection of a port, or nil when there is none.
+func (s *Stack) endpoint(ln *Listener, k demux.FlowKey) (*tcp.Endpoint, tcp.EndpointState) {
 	ep, ok := s.find(ln.port, k).(*tcp.Endpoint)
-	if !ok || tcpip.Endpoint(ep) == ln.ep {
-		return demux.Gone, nil
+	if !ok {
+		return nil, 0
 	}
-	switch ep.EndpointState() {
-	case tcp.StateConnecting, tcp.StateSynRecv:
-		return demux.HalfOpen, ep
-	case tcp.StateTimeWait, tcp.StateClose, tcp.StateError:
-		return demux.Gone, ep
+	state := ep.EndpointState()
+	if tcpip.Endpoint(ep) == ln.ep || state == tcp.StateListen || state == tcp.StateBound {
+		return nil, 0
 	}
-	return demux.Established, ep
+	return ep, state
 }
 
-// doorLoop settles doubts, ends half-open connections that are too old, and makes
-// cookies, until the stack closes.
+// stateOf is what a connection's state means to a door.
+func stateOf(s tcp.EndpointState) demux.State {
+	switch s {
+	case tcp.StateConnecting, tcp.StateSynRecv:
+		return demux.HalfOpen
+	case tcp.StateTimeWait, tcp.StateClose, tcp.StateError:
+		return demux.Gone
+	}
+	return demux.Established
+}
+
+// doorLoop settles doubts and ends half-open connections that are too old, until
+// the stack closes. It rests while no port has any.
 func (s *Stack) doorLoop() {
 	tick := time.NewTicker(doorTick)
-	defer tick.Stop()
 	tick.Stop()
+	defer tick.Stop()
+	running := false
 	var ask, end []demux.FlowKey
 	for {
 		select {
 		case <-s.closing:
 			return
-		case c := <-s.doors.heldQ:
-			if c.cookie {
-				s.sendCookie(c)
-			} else {
-				s.deliverBytes(&c.info, c.frame, c.l2)
-			}
-			continue
 		case <-s.doors.wake:
-			tick.Reset(doorTick)
-			continue
+			if !running {
+				tick.Reset(doorTick)
+				running = true
+			}
 		case <-tick.C:
-		}
-		if s.settle(&ask, &end) == 0 {
-			tick.Stop()
-			// A listener may have become active since: its token is in wake.
+			if s.settle(&ask, &end) == 0 {
+				tick.Stop()
+				running = false // a listener that has become active since has put its token in wake
+			}
 		}
 	}
 }
@@ -248,92 +225,35 @@ func (s *Stack) settle(ask, end *[]demux.FlowKey) int {
 		lns = append(lns, ln)
 	}
 	s.doors.mu.Unlock()
-	left := 0
+	active := 0
 	for _, ln := range lns {
 		now := s.doors.now()
-		var again int64
-		*ask, *end, again = ln.door.Due(now, (*ask)[:0], (*end)[:0])
+		var left bool
+		*ask, *end, left = ln.door.Due(now, endEarly, (*ask)[:0], (*end)[:0])
 		for _, k := range *ask {
-			st, _ := s.state(ln, k)
-			ln.door.Confirm(now, k, st)
+			state := demux.Gone
+			if ep, st := s.endpoint(ln, k); ep != nil {
+				state = stateOf(st)
+			}
+			ln.door.Confirm(now, k, state)
 		}
 		for _, k := range *end {
-			if st, ep := s.state(ln, k); st == demux.HalfOpen {
+			if ep, st := s.endpoint(ln, k); ep != nil && stateOf(st) == demux.HalfOpen {
 				ep.Abort() // silent, as in Linux
 			}
 		}
-		if again != 0 || len(*ask) > 0 {
-			left++
+		if left {
+			active++
 			continue
 		}
 		s.doors.mu.Lock()
 		delete(s.doors.active, ln)
 		s.doors.mu.Unlock()
 		ln.active.Store(false)
-		if ln.door.Busy() { // something came between Due and here
+		if ln.door.Pending() { // something came between Due and here
 			s.doors.activate(ln)
-			left++
+			active++
 		}
 	}
-	return left
-}
-
-// sendCookie has netstack answer one SYN with a cookie. Netstack's switch is for
-// the whole stack, so no other SYN may be in its hands: new ones are held
-// back, those on their way are waited for. One that still slips through gets a cookie too,
-// which costs it its window scale and nothing else.
-func (s *Stack) sendCookie(c heldSyn) {
-	d := &s.doors
-	if ep, ok := s.find(c.ln.port, c.key).(*tcp.Endpoint); ok && tcpip.Endpoint(ep) != c.ln.ep {
-		s.deliverBytes(&c.info, c.frame, c.l2) // a live connection's: no cookie will come
-		return
-	}
-	d.gate.Lock()
-	defer d.gate.Unlock()
-	timeout := time.NewTimer(cookieWait)
-	defer timeout.Stop()
-	for d.unanswered.Load() > 0 {
-		select {
-		case <-d.synAcked:
-			continue
-		case <-timeout.C:
-		}
-		break
-	}
-	s.setCookies(true)
-	defer s.setCookies(false)
-	c.ln.cookie.Store(&c.key)
-	s.deliverBytes(&c.info, c.frame, c.l2)
-	timeout.Reset(cookieWait)
-	for c.ln.cookie.Load() != nil {
-		select {
-		case <-d.synAcked:
-		case <-timeout.C:
-			c.ln.cookie.Store(nil)
-		}
-	}
-}
-
-func (s *Stack) setCookies(on bool) {
-	o := tcpip.TCPAlwaysUseSynCookies(on)
-	if err := s.net.SetTransportProtocolOption(tcp.ProtocolNumber, &o); err != nil {
-		panic(err) // netstack's TCP always knows the option
-	}
-}
-
-// deliverBytes is deliver for a packet that was copied out of the pool.
-func (s *Stack) deliverBytes(i *packet.Info, frame []byte, l2 int) {
-	s.deliverBuffer(i, buffer.MakeWithData(frame), l2)
-}
-
-// tryWrite writes a complete frame if the device takes it at once: the reader may
-// be the caller, and must not wait.
-func (l *link) tryWrite(b []byte) {
-	out := [1]tun.Out{{Pieces: [][]byte{b}}}
-	if n, _ := l.s.dev.Write(0, out[:], false); n == 1 {
-		l.out.sent.Add(1)
-		l.out.bytes.Add(uint64(len(b)))
-	} else {
-		l.out.refused.Add(1)
-	}
+	return active
 }

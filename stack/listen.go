@@ -38,9 +38,9 @@ type Listener struct {
 	wq      waiter.Queue
 	entry   waiter.Entry
 	door    *demux.Door
-	pending atomic.Bool                   // it stands in the drain's list
-	active  atomic.Bool                   // it stands in the door loop's list
-	cookie  atomic.Pointer[demux.FlowKey] // whose SYN netstack answers with a cookie now
+	pending atomic.Bool // it stands in the drain's list
+	active  atomic.Bool // it stands in the door loop's list
+	cookies cookies
 	once    sync.Once
 	closed  chan struct{}
 	pace    pace
@@ -60,34 +60,39 @@ func (s *Stack) Listen(port uint16, c ListenConfig) (*Listener, error) {
 		return nil, err
 	}
 	ln := &Listener{s: s, port: port, closed: make(chan struct{})}
-	ln.door = demux.NewDoor(conf, &s.doors.unanswered)
+	ln.cookies.clock, ln.cookies.port = s.net.Clock(), port
+	ln.door = demux.NewDoor(conf, ln.cookies.valid)
 	if err := ln.open(); err != nil {
+		s.listeners[port].Store(nil)
 		s.reap.unlisten(port)
-		return nil, opError("listen", "tcp", nil, ln.Addr(), errno(err))
+		return nil, opError("listen", "tcp", nil, ln.Addr(), err)
 	}
-	s.listeners[port].Store(ln)
 	s.table.SetInline(demux.TCPPort(port), true)
 	return ln, nil
 }
 
-func (ln *Listener) open() tcpip.Error {
-	ep, err := ln.s.net.NewEndpoint(tcp.ProtocolNumber, ipv6.ProtocolNumber, &ln.wq)
-	if err != nil {
-		return err
+func (ln *Listener) open() error {
+	ep, terr := ln.s.net.NewEndpoint(tcp.ProtocolNumber, ipv6.ProtocolNumber, &ln.wq)
+	if terr != nil {
+		return errno(terr)
 	}
 	ep.SocketOptions().SetReuseAddress(true)
 	ep.SocketOptions().SetV6Only(false)
-	if err := ep.Bind(tcpip.FullAddress{Port: ln.port}); err != nil {
+	if terr := ep.Bind(tcpip.FullAddress{Port: ln.port}); terr != nil {
 		ep.Close()
-		return err
+		return errno(terr)
 	}
 	ln.ep = ep
 	ln.entry.Init(ln, waiter.ReadableEvents)
 	ln.wq.EventRegister(&ln.entry)
-	if err := ep.Listen(neverDecides); err != nil {
+	ln.s.listeners[ln.port].Store(ln) // the door is there before the first SYN can be
+	keys, err := ln.s.secrets.learn(func() tcpip.Error { return ep.Listen(neverDecides) })
+	if err != nil {
+		ln.wq.EventUnregister(&ln.entry)
 		ep.Close()
 		return err
 	}
+	ln.cookies.keys.Store(keys)
 	return nil
 }
 
@@ -115,8 +120,7 @@ func (ln *Listener) Close() error {
 		ln.s.listeners[ln.port].Store(nil)
 		ln.wq.EventUnregister(&ln.entry)
 		ln.ep.Close()
-		waiting, _ := ln.door.Close() // netstack ends the half-open ones itself
-		for _, c := range waiting {
+		for _, c := range ln.door.Close() { // netstack ends the half-open ones itself
 			c.(*Conn).Abort()
 		}
 		ln.s.reap.unlisten(ln.port)
