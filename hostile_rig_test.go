@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -202,7 +203,7 @@ func (r *hostile) wait(what string, want func([]byte) bool) []byte {
 // barrier pings the host and returns everything that it said before the answer.
 func (r *hostile) barrier() [][]byte {
 	r.t.Helper()
-	require.Eventually(r.t, func() bool { return r.host.Health().Queued == 0 }, 10*time.Second, time.Millisecond)
+	r.drained()
 	r.pings++
 	r.ip(icmp4(evil4, host4, 8, 0, uint32(0xbeef)<<16|uint32(r.pings), nil))
 	var before [][]byte
@@ -215,6 +216,14 @@ func (r *hostile) barrier() [][]byte {
 		return false
 	})
 	return before
+}
+
+// drained waits until no packet waits for its fate.
+func (r *hostile) drained() {
+	r.t.Helper()
+	for end := time.Now().Add(10 * time.Second); r.host.Health().Queued != 0; runtime.Gosched() {
+		require.True(r.t, time.Now().Before(end), "packets stay queued: %+v", r.host.Health())
+	}
 }
 
 // alive says that the host still serves, and that its ledger is right.
@@ -254,7 +263,7 @@ func (r *hostile) dns(h netip.Addr) {
 
 func (r *hostile) law() {
 	r.t.Helper()
-	require.Eventually(r.t, func() bool { return r.host.Health().Queued == 0 }, 10*time.Second, time.Millisecond)
+	r.drained()
 	h := r.host.Health()
 	require.True(r.t, h.LedgerOK, "%+v", h)
 	for _, p := range r.host.Ports() {
