@@ -3,7 +3,9 @@ package porthole
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"porthole/services"
@@ -13,11 +15,12 @@ import (
 // Config is all that a Host is made from. Keys, defaults and comments of the YAML
 // form are these tags; `porthole config` prints them.
 type Config struct {
-	Name     string              `yaml:"name" doc:"name of the host; also names its control socket"`
-	Zone     string              `yaml:"zone" doc:"DNS zone the host is authoritative for"`
-	DataDir  string              `yaml:"data-dir" doc:"directory for what must survive a restart (leases, uploads); empty keeps everything in memory"`
-	Link     Link                `yaml:"link" doc:"the device and its addresses"`
-	Services map[string]*Service `yaml:"services" doc:"what answers, by name; each has its ports and its own keys"`
+	Name     string                     `yaml:"name" doc:"name of the host; also names its control socket"`
+	Zone     string                     `yaml:"zone" doc:"DNS zone the host is authoritative for"`
+	DataDir  string                     `yaml:"data-dir" doc:"directory for what must survive a restart (leases, uploads); empty keeps everything in memory"`
+	Link     Link                       `yaml:"link" doc:"the device and its addresses"`
+	Ports    map[services.Port]Settings `yaml:"ports" doc:"what differs from the defaults at single ports, as porthole set takes it; 53/udp: queue=64 service-delay=exp(10ms)"`
+	Services map[string]*Service        `yaml:"services" doc:"what answers, by name; each has its ports and its own keys"`
 }
 
 // Link is the device and the addresses on both of its sides.
@@ -125,6 +128,14 @@ func (c *Config) Validate() error {
 	}
 	if err := peer(l.PeerAddress6, l.Address6); err != nil {
 		return bad("link.peer-address6", "%w", err)
+	}
+	for _, p := range slices.SortedFunc(maps.Keys(c.Ports), comparePorts) {
+		if p.Number == 0 || p.Proto != "tcp" && p.Proto != "udp" {
+			return bad("ports", "%v is no port: want NUMBER/tcp or NUMBER/udp", p)
+		}
+		if err := c.Ports[p].Check(p); err != nil {
+			return bad("ports."+p.String(), "%w", err)
+		}
 	}
 	return c.validateServices(bad)
 }

@@ -30,8 +30,12 @@ type Host struct {
 	started time.Time
 	ready   chan struct{}
 
-	mu      sync.Mutex // guards running
-	running []*running // in the catalogue's order
+	control sync.Mutex // held by Set, Open, Close and Reload: one change at a time
+
+	mu      sync.Mutex // guards all below, and cfg's Services and Ports
+	running []*running // configured ones in the catalogue's order, then opened ones
+	changed map[services.Port]Settings
+	ctx     context.Context // of the services; nil before Run, ended after it
 }
 
 // New makes a host on an open device, which it owns from then on. Nothing is
@@ -47,6 +51,7 @@ func New(cfg Config, dev tun.Device, log *slog.Logger) (*Host, error) {
 		cfg: cfg, dev: dev, facts: dev.Facts(), log: log,
 		table: demux.New(demux.Options{}),
 		ready: make(chan struct{}), started: time.Now(),
+		changed: map[services.Port]Settings{},
 	}
 	sc := stack.Config{Device: dev, Table: h.table, Log: log}
 	for _, p := range []netip.Prefix{cfg.Link.Address, cfg.Link.Address6} {
@@ -77,7 +82,7 @@ func (h *Host) Run(ctx context.Context) error {
 	serveCtx, stopServices := context.WithCancel(ctx)
 	defer stopServices()
 	h.start(serveCtx)
-	h.probe(serveCtx)
+	h.probe(serveCtx, h.services())
 	close(h.ready)
 
 	var err error
@@ -100,32 +105,47 @@ func (h *Host) Ready() <-chan struct{} { return h.ready }
 // start binds and serves every enabled service. One that cannot bind is listed as
 // failed; the others run.
 func (h *Host) start(ctx context.Context) {
+	h.control.Lock()
+	defer h.control.Unlock()
+	h.mu.Lock()
+	h.ctx = ctx
+	h.mu.Unlock()
 	for _, svc := range all.Services() {
-		sc := h.cfg.Services[svc.Name]
-		if sc == nil || !sc.Enabled {
-			continue
+		if sc := h.cfg.Services[svc.Name]; sc != nil && sc.Enabled {
+			_ = h.launch(svc, sc.Ports, sc.Options, false)
 		}
-		r := &running{h: h, svc: svc, ports: sc.Ports, done: make(chan struct{}), state: map[services.Port]probed{}}
-		h.mu.Lock()
-		h.running = append(h.running, r)
-		h.mu.Unlock()
-		if err := r.open(sc.Options); err != nil {
-			r.fail(err)
-			close(r.done)
-			continue
-		}
-		go r.serve(ctx)
 	}
 }
 
-// probe asks every port its own question, all at once.
-func (h *Host) probe(ctx context.Context) {
+// launch binds one service's ports and serves it. It is listed also when that fails.
+// The caller holds control.
+func (h *Host) launch(svc services.Service, ports []services.Port, options any, opened bool) *running {
+	r := h.newRunning(svc, ports, opened)
+	h.mu.Lock()
+	ctx := h.ctx
+	h.running = append(h.running, r)
+	h.mu.Unlock()
+	if err := r.open(ports, options); err != nil {
+		r.fail(err)
+		close(r.done)
+		return r
+	}
+	ctx, r.cancel = context.WithCancel(ctx)
+	go r.serve(ctx)
+	return r
+}
+
+// probe asks every port of these services its own question, all at once. A port
+// whose service is held back by its settings is not asked.
+func (h *Host) probe(ctx context.Context, rs []*running) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	var wg sync.WaitGroup
-	for _, r := range h.services() {
-		for _, p := range r.ports {
-			wg.Go(func() { r.probe(ctx, p) })
+	for _, r := range rs {
+		for _, p := range r.portList() {
+			if h.settingsOf(p).Accept != "never" {
+				wg.Go(func() { r.probe(ctx, p) })
+			}
 		}
 	}
 	wg.Wait()
@@ -139,6 +159,8 @@ func (h *Host) services() []*running {
 
 // wait waits until every service has returned: each bounds its own farewell.
 func (h *Host) wait() {
+	h.control.Lock() // nothing is launched any more: ctx has ended
+	defer h.control.Unlock()
 	for _, r := range h.services() {
 		<-r.done
 	}

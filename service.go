@@ -1,14 +1,17 @@
 package porthole
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,18 +24,32 @@ import (
 // probeTimeout bounds the self-test of all services together.
 const probeTimeout = 5 * time.Second
 
-// running is one service of the catalogue on this host. Its sockets are its own;
-// what fails ends it alone.
+// running is one instance of a service of the catalogue on this host. Its sockets
+// are its own; what fails ends it alone.
+//
+// Its ports can be taken from it (take): then the service goes on without them, for
+// the connections that it has accepted, and ends when it has neither ports nor
+// connections left. So a port can be closed, and a service restarted with another
+// configuration, without cutting anyone off.
 type running struct {
-	h     *Host
-	svc   services.Service
-	ports []services.Port
-	env   *services.Env
-	done  chan struct{} // closed when Serve has returned
+	h      *Host
+	svc    services.Service
+	opened bool // by Host.Open; else by the configuration
+	env    *services.Env
+	cancel context.CancelFunc
+	done   chan struct{} // closed when Serve has returned
 
 	mu    sync.Mutex
+	ports map[services.Port]taker // bound by the host for it; nil takers before they are
+	conns int                     // accepted and not closed
 	state map[services.Port]probed
 	err   error // why it is not running
+}
+
+// taker is a port that the host can take back from the service that has it.
+type taker interface {
+	lose() // says so; with running.mu held
+	take() // closes it
 }
 
 type probed struct {
@@ -40,29 +57,46 @@ type probed struct {
 	err  error
 }
 
-// open binds the service's ports and makes its environment.
-func (r *running) open(options any) error {
+func (h *Host) newRunning(svc services.Service, ports []services.Port, opened bool) *running {
+	r := &running{
+		h: h, svc: svc, opened: opened, done: make(chan struct{}), cancel: func() {},
+		ports: map[services.Port]taker{}, state: map[services.Port]probed{},
+	}
+	for _, p := range ports {
+		r.ports[p] = nil
+	}
+	return r
+}
+
+// open binds the service's ports, in order, and makes its environment.
+func (r *running) open(ports []services.Port, options any) error {
 	h := r.h
 	e := &services.Env{
 		Host: h.hostFacts(), Config: options, Log: h.log.With("service", r.svc.Name),
-		Now: time.Now, Net: sockets{h.stack, r.svc.Name}, Ports: h.portInfos,
+		Now: time.Now, Net: sockets{h, r.svc.Name}, Ports: h.portInfos,
 	}
-	for _, p := range r.ports {
+	for _, p := range ports {
+		var t taker
 		if p.Proto == "tcp" {
-			ln, err := e.Net.Listen(p.Number)
+			ln, err := h.listen(p.Number, r.svc.Name)
 			if err != nil {
 				closeAll(e)
 				return err
 			}
-			e.TCP = append(e.TCP, ln)
-			continue
+			own := &listener{Listener: ln, r: r, taken: make(chan struct{}), over: make(chan struct{})}
+			e.TCP, t = append(e.TCP, own), own
+		} else {
+			pc, err := h.listenPacket(p.Number, r.svc.Name)
+			if err != nil {
+				closeAll(e)
+				return err
+			}
+			own := &packetConn{PacketConn: pc, taken: make(chan struct{}), over: make(chan struct{})}
+			e.UDP, t = append(e.UDP, own), own
 		}
-		pc, err := e.Net.ListenPacket(p.Number)
-		if err != nil {
-			closeAll(e)
-			return err
-		}
-		e.UDP = append(e.UDP, pc)
+		r.mu.Lock()
+		r.ports[p] = t
+		r.mu.Unlock()
 	}
 	if h.cfg.DataDir != "" {
 		e.DataDir = filepath.Join(h.cfg.DataDir, r.svc.Name)
@@ -73,6 +107,81 @@ func (r *running) open(options any) error {
 	}
 	r.env = e
 	return nil
+}
+
+// take closes a port under the service, which does not notice. Connections that
+// wait get RST, accepted ones live on. The last port and connection end the service.
+func (r *running) take(p services.Port) {
+	r.mu.Lock()
+	t := r.ports[p]
+	delete(r.ports, p)
+	delete(r.state, p)
+	if t != nil {
+		t.lose()
+	}
+	r.mu.Unlock()
+	if t != nil {
+		t.take()
+	}
+	r.endIfIdle()
+}
+
+// adopt counts a connection that the service accepts, unless the port has been
+// taken from it meanwhile.
+func (r *running) adopt(l *listener, c *stack.Conn) (net.Conn, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	select {
+	case <-l.taken:
+		return nil, false
+	default:
+	}
+	r.conns++
+	return &conn{Conn: c, r: r}, true
+}
+
+func (r *running) leave() {
+	r.mu.Lock()
+	r.conns--
+	r.mu.Unlock()
+	r.endIfIdle()
+}
+
+func (r *running) endIfIdle() {
+	if r.idle() {
+		r.cancel()
+	}
+}
+
+// idle reports whether the service has neither ports nor connections left.
+func (r *running) idle() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.ports) == 0 && r.conns == 0
+}
+
+func (r *running) has(p services.Port) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, ok := r.ports[p]
+	return ok
+}
+
+func (r *running) portList() []services.Port {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.SortedFunc(maps.Keys(r.ports), comparePorts)
+}
+
+// comparePorts orders ports as they are listed: TCP first, by number.
+func comparePorts(a, b services.Port) int {
+	return cmp.Or(strings.Compare(a.Proto, b.Proto), cmp.Compare(a.Number, b.Number))
+}
+
+func (r *running) failure() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.err
 }
 
 func closeAll(e *services.Env) {
@@ -86,7 +195,7 @@ func closeAll(e *services.Env) {
 
 // serve runs the service to its end. A panic is an error like any other.
 func (r *running) serve(ctx context.Context) {
-	defer close(r.done)
+	defer r.ended()
 	defer closeAll(r.env)
 	err := func() (err error) {
 		defer func() {
@@ -103,6 +212,15 @@ func (r *running) serve(ctx context.Context) {
 	default:
 		r.fail(err)
 	}
+}
+
+// ended takes a service off the list that has no ports any more; one that failed
+// stays there with its error.
+func (r *running) ended() {
+	if len(r.portList()) == 0 {
+		r.h.drop(r)
+	}
+	close(r.done)
 }
 
 func (r *running) fail(err error) {
@@ -141,51 +259,6 @@ func (r *running) status(p services.Port) (state, message string, took time.Dura
 		return "failed", pr.err.Error(), pr.took
 	}
 	return "answering", "", pr.took
-}
-
-// sockets is services.Net on the host's stack, under one service's name.
-type sockets struct {
-	s     *stack.Stack
-	owner string
-}
-
-func (n sockets) Listen(port uint16) (net.Listener, error) {
-	ln, err := n.s.Listen(port, stack.ListenConfig{Owner: n.owner})
-	if err != nil {
-		return nil, err // not a nil *Listener in an interface
-	}
-	return ln, nil
-}
-
-func (n sockets) ListenPacket(port uint16) (net.PacketConn, error) {
-	pc, err := n.s.ListenPacket(port, stack.PacketConfig{Owner: n.owner})
-	if err != nil {
-		return nil, err
-	}
-	return pc, nil
-}
-
-func (n sockets) Dial(ctx context.Context, network string, localPort uint16, remote netip.AddrPort) (net.Conn, error) {
-	c := stack.DialConfig{Owner: n.owner, LocalPort: localPort}
-	switch network {
-	case "tcp":
-		conn, err := n.s.DialTCP(ctx, remote, c)
-		if err != nil {
-			return nil, err
-		}
-		return conn, nil
-	case "udp":
-		conn, err := n.s.DialUDP(remote, c)
-		if err != nil {
-			return nil, err
-		}
-		return conn, nil
-	}
-	return nil, net.UnknownNetworkError(network)
-}
-
-func (n sockets) SendLink(hw net.HardwareAddr, from, to netip.AddrPort, payload []byte) error {
-	return n.s.SendLink(hw, from, to, payload)
 }
 
 // portInfos is the port table as services see it: what clients may ask. Ports that

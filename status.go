@@ -12,64 +12,98 @@ type PortStatus struct {
 	Port    services.Port `json:"port"`
 	Service string        `json:"service"`
 	// State is "answering" after a good probe, "failed" after a bad one or when the
-	// service ended with an error, else "listening", "bound" (UDP), "connected"
-	// (a TCP port without listener that a connection uses) or "closing".
+	// service ended with an error, "held" while accept=never keeps the service from
+	// its queue, else "listening", "bound" (UDP), "connected" (a TCP port without
+	// listener that a connection uses) or "closing".
 	State string        `json:"state"`
 	Error string        `json:"error,omitempty"`
 	Took  time.Duration `json:"took_ns,omitempty"` // of the probe
+	// Declared says that the configuration or Open named the port. Others come and
+	// go: a service, or a connection, took them.
+	Declared bool `json:"declared"`
 
 	Arrived      uint64            `json:"arrived"` // packets
 	Queued       int               `json:"queued"`  // packets, those a worker holds included
 	QueuedBytes  int               `json:"queued_bytes"`
 	LimitPackets int               `json:"limit_packets"`
 	LimitBytes   int               `json:"limit_bytes"`
-	HighWater    int               `json:"high_water"`             // most packets queued at once
-	Accept       int               `json:"accept_queue"`           // connections waiting (TCP)
-	AcceptLimit  int               `json:"accept_limit,omitempty"` // the backlog: one more may wait; 0 on UDP
-	AcceptHigh   int               `json:"accept_high,omitempty"`  // most that waited at once
-	Syn          int               `json:"syn_queue"`              // half-open connections (TCP)
-	SynLimit     int               `json:"syn_limit,omitempty"`    // one more may be half open
-	SynHigh      int               `json:"syn_high,omitempty"`     // most at once
-	Fates        map[string]uint64 `json:"fates"`                  // non-zero ones
+	HighWater    int               `json:"high_water"`   // most packets queued at once
+	Accept       int               `json:"accept_queue"` // connections waiting (TCP)
+	AcceptLimit  int               `json:"accept_limit"` // the backlog: one more may wait; 0 on UDP
+	AcceptHigh   int               `json:"accept_high"`  // most that waited at once
+	Syn          int               `json:"syn_queue"`    // half-open connections (TCP)
+	SynLimit     int               `json:"syn_limit"`    // one more may be half open
+	SynHigh      int               `json:"syn_high"`     // most at once
+	Fates        map[string]uint64 `json:"fates"`        // non-zero ones
+
+	Settings Settings `json:"settings"`          // all of them, as they are
+	Changed  string   `json:"changed,omitempty"` // what Set has changed, as text
 }
 
 // Ports lists every bound port, TCP first, in order.
 func (h *Host) Ports() []PortStatus {
 	declared := map[services.Port]*running{}
 	for _, r := range h.services() {
-		for _, p := range r.ports {
+		for _, p := range r.portList() {
 			declared[p] = r
 		}
 	}
 	var ps []PortStatus
 	for _, s := range h.table.Ports() {
-		port := portOf(s.Port)
-		r := declared[port]
-		if s.Port.IsLane() || s.Owner == "" && r == nil {
-			continue
+		r := declared[portOf(s.Port)]
+		if !s.Port.IsLane() && (s.Owner != "" || r != nil) {
+			ps = append(ps, h.status(s, r))
 		}
-		p := PortStatus{
-			Port: port, Service: s.Owner, State: "bound",
-			Arrived: s.Arrived, Queued: s.Queued, QueuedBytes: s.Bytes,
-			LimitPackets: s.Limits.Packets, LimitBytes: s.Limits.Bytes, HighWater: s.High,
-			Fates: fateMap(s.Fates),
-		}
-		if s.Port.IsTCP() {
-			p.State = h.stack.PortState(port.Number)
-			if d, ok := h.stack.Door(port.Number); ok {
-				p.Accept, p.AcceptLimit, p.AcceptHigh = d.Waiting, d.Backlog, d.HighWaiting
-				p.Syn, p.SynLimit, p.SynHigh = d.HalfOpen, d.SynQueue, d.HighHalfOpen
-			}
-		}
-		if r != nil {
-			p.Service = r.svc.Name
-			if state, message, took := r.status(port); state != "" {
-				p.State, p.Error, p.Took = state, message, took
-			}
-		}
-		ps = append(ps, p)
 	}
 	return ps
+}
+
+// Port is one port as Ports lists it; ok is false when nobody has it.
+func (h *Host) Port(p services.Port) (s PortStatus, ok bool) {
+	if p.Number == 0 || p.Proto != "tcp" && p.Proto != "udp" {
+		return s, false
+	}
+	var owner *running
+	for _, r := range h.services() {
+		if r.has(p) {
+			owner = r
+		}
+	}
+	st := h.table.Port(demuxPort(p))
+	if st.Owner == "" && owner == nil {
+		return s, false
+	}
+	return h.status(st, owner), true
+}
+
+func (h *Host) status(s demux.PortStats, r *running) PortStatus {
+	port := portOf(s.Port)
+	p := PortStatus{
+		Port: port, Service: s.Owner, State: "bound", Declared: r != nil,
+		Arrived: s.Arrived, Queued: s.Queued, QueuedBytes: s.Bytes,
+		LimitPackets: s.Limits.Packets, LimitBytes: s.Limits.Bytes, HighWater: s.High,
+		Fates: fateMap(s.Fates), Settings: h.settingsOf(port),
+	}
+	h.mu.Lock()
+	p.Changed = h.changed[port].String()
+	h.mu.Unlock()
+	if s.Port.IsTCP() {
+		p.State = h.stack.PortState(port.Number)
+		if d, ok := h.stack.Door(port.Number); ok {
+			p.Accept, p.AcceptLimit, p.AcceptHigh = d.Waiting, d.Backlog, d.HighWaiting
+			p.Syn, p.SynLimit, p.SynHigh = d.HalfOpen, d.SynQueue, d.HighHalfOpen
+		}
+	}
+	if r != nil {
+		p.Service = r.svc.Name
+		if state, message, took := r.status(port); state != "" {
+			p.State, p.Error, p.Took = state, message, took
+		}
+	}
+	if p.Settings.Accept == "never" && p.State != "failed" && p.State != "connected" && p.State != "closing" {
+		p.State = "held"
+	}
+	return p
 }
 
 func fateMap(fates [demux.NumFates]uint64) map[string]uint64 {

@@ -15,10 +15,12 @@ const (
 	PortUnbound                  // Who let it go; Count packets were queued
 	LimitsSet                    // Count is the new limit in packets
 	QueueFilled                  // the first packet that Fate refused; Count were queued
+	SettingsSet                  // Who is what was set of the port, as text
+	Reloaded                     // the host has another configuration; Who is what changed, as text
 )
 
 func (e EventType) String() string {
-	return [...]string{"bound", "released", "limits-set", "queue-filled"}[e]
+	return [...]string{"bound", "released", "limits-set", "queue-filled", "settings-set", "reloaded"}[e]
 }
 
 // Event is one entry of the log.

@@ -1,0 +1,169 @@
+package porthole
+
+import (
+	"fmt"
+	"time"
+
+	"porthole/demux"
+	"porthole/services"
+	"porthole/tun"
+)
+
+// Ledger is every packet of the host, or of one port, at one instant: how it came,
+// and what became of it. Law: Arrived = sum of Fates + Queued.
+type Ledger struct {
+	Of      string            `json:"of"` // "host", "80/tcp", or a lane: "closed", "link", "icmp", "host-lane"
+	At      time.Time         `json:"at"`
+	Arrived uint64            `json:"arrived"` // packets
+	Kinds   map[string]uint64 `json:"kinds"`   // of those, how they came: device, reassembled, self-test, duplicated
+	Fates   map[string]uint64 `json:"fates"`   // non-zero ones
+	Queued  int               `json:"queued"`  // packets without a fate yet
+	LawOK   bool              `json:"law_ok"`
+	Broken  string            `json:"broken,omitempty"` // how the law fails, when it does
+	// Device is what the kernel counted at the interface, for the host's ledger
+	// and where the kernel shows it.
+	Device *DeviceCounters `json:"device,omitempty"`
+}
+
+// DeviceCounters are the kernel's own counters of the host's interface. In is
+// towards the host.
+type DeviceCounters struct {
+	InPackets  uint64 `json:"in_packets"` // frames that the host has read
+	InBytes    uint64 `json:"in_bytes"`
+	InDropped  uint64 `json:"in_dropped"` // lost before the host: the kernel's own queue was full
+	InErrors   uint64 `json:"in_errors"`
+	OutPackets uint64 `json:"out_packets"` // frames that the kernel took from the host
+	OutBytes   uint64 `json:"out_bytes"`
+	OutDropped uint64 `json:"out_dropped"`
+	OutErrors  uint64 `json:"out_errors"`
+}
+
+// Ledger is the host's, taken between two batches of packets.
+func (h *Host) Ledger() Ledger {
+	t := h.table.Totals()
+	l := ledger("host", t.Arrived, t.Kinds, t.Fates, t.Queued, t.Check())
+	l.Device = h.device()
+	return l
+}
+
+// PortLedger is one port's; a lane is named as the page of fates does. ok is false
+// for a port that nobody has or had.
+func (h *Host) PortLedger(name string) (l Ledger, ok bool) {
+	line, ok := lineOf(name)
+	if !ok {
+		return l, false
+	}
+	s := h.table.Port(line)
+	return ledger(name, s.Arrived, s.Kinds, s.Fates, s.Queued, s.Check()), s.WasBound
+}
+
+// LaneHost is the name of the lane for what gets its fate at once; "host" alone is
+// the whole host.
+const LaneHost = "host-lane"
+
+func lineOf(name string) (demux.Port, bool) {
+	for p, lane := range map[demux.Port]string{
+		demux.LaneClosed: demux.LaneClosed.String(), demux.LaneLink: demux.LaneLink.String(),
+		demux.LaneICMP: demux.LaneICMP.String(), demux.LaneHost: LaneHost,
+	} {
+		if lane == name {
+			return p, true
+		}
+	}
+	p, err := services.ParsePort(name)
+	return demuxPort(p), err == nil
+}
+
+func ledger(of string, arrived uint64, kinds [demux.NumKinds]uint64, fates [demux.NumFates]uint64, queued int, broken error) Ledger {
+	l := Ledger{
+		Of: of, At: time.Now(), Arrived: arrived, Kinds: map[string]uint64{},
+		Fates: fateMap(fates), Queued: queued, LawOK: broken == nil,
+	}
+	for k, n := range kinds {
+		if n != 0 {
+			l.Kinds[demux.Kind(k).String()] = n
+		}
+	}
+	if broken != nil {
+		l.Broken = broken.Error()
+	}
+	return l
+}
+
+// device reads the kernel's counters, in the network namespace that this process is
+// in: where the device was made.
+func (h *Host) device() *DeviceCounters {
+	if h.facts.Kind == "pipe" {
+		return nil
+	}
+	s, err := tun.LinkStats(h.facts.Name)
+	if err != nil {
+		return nil
+	}
+	return &DeviceCounters{
+		InPackets: s.InPackets, InBytes: s.InBytes, InDropped: s.InDropped, InErrors: s.InErrors,
+		OutPackets: s.OutPackets, OutBytes: s.OutBytes, OutDropped: s.OutDropped, OutErrors: s.OutErrors + s.OutFrameErrors,
+	}
+}
+
+// FateInfo describes one fate.
+type FateInfo struct {
+	Name  string `json:"name"`
+	Lost  bool   `json:"lost"`  // rather than handed on
+	Linux string `json:"linux"` // its counters or drop reasons that correspond
+	Doc   string `json:"doc"`
+}
+
+// Fates lists every fate that there is, in the order in which a packet meets them.
+func Fates() []FateInfo {
+	var fs []FateInfo
+	for f := demux.NoFate + 1; int(f) < demux.NumFates; f++ {
+		fs = append(fs, FateInfo{f.String(), f.Dropped(), f.Linux(), f.Doc()})
+	}
+	return fs
+}
+
+// Event is one entry of the host's log. None is per packet.
+type Event struct {
+	Seq   uint64    `json:"seq"` // from 1, without gaps
+	At    time.Time `json:"at"`
+	Type  string    `json:"type"`           // bound, released, limits-set, queue-filled, settings-set, reloaded
+	Port  string    `json:"port,omitempty"` // or the lane
+	Fate  string    `json:"fate,omitempty"` // of the first packet that a full queue refused
+	Count uint64    `json:"count,omitempty"`
+	Who   string    `json:"who,omitempty"`
+}
+
+func (e Event) String() string {
+	words := e.Type
+	for _, w := range []string{e.Port, e.Fate, e.Who} {
+		if w != "" {
+			words += " " + w
+		}
+	}
+	if e.Count > 0 {
+		words += fmt.Sprintf(" (%d packets)", e.Count)
+	}
+	return words
+}
+
+// Events are the entries of the log after cursor (0: from the oldest kept), the
+// cursor for the next call, and how many in between are lost: the log keeps the
+// newest 4,096.
+func (h *Host) Events(cursor uint64) (events []Event, next, missed uint64) {
+	log, next, missed := h.table.Log().Since(nil, cursor)
+	events = make([]Event, len(log))
+	for i, e := range log {
+		events[i] = Event{Seq: e.Seq, At: e.At, Type: e.Type.String(), Port: e.Port.String(), Count: e.Count, Who: e.Who}
+		if e.Fate != demux.NoFate {
+			events[i].Fate = e.Fate.String()
+		}
+		if e.Port == demux.LaneHost {
+			events[i].Port = ""
+			if e.Type != demux.Reloaded {
+				events[i].Port = LaneHost
+			}
+		}
+	}
+	return events, next, missed
+}
