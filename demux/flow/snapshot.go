@@ -1,0 +1,457 @@
+package flow
+
+import (
+	"cmp"
+	"encoding/json"
+	"net/netip"
+	"slices"
+	"time"
+
+	"porthole/demux"
+	"porthole/demux/packet"
+)
+
+// A snapshot is copied a few records at a time, so that no tap waits long: each flow
+// is consistent in itself, two flows need not be of one instant.
+
+// Flow is one conversation by value. Its JSON is what the text says. Durations are in
+// nanoseconds, times are when the host saw it.
+type Flow struct {
+	ID       ID             `json:"id"`
+	Proto    string         `json:"proto"` // tcp or udp
+	Local    netip.AddrPort `json:"local"`
+	Remote   netip.AddrPort `json:"remote"`
+	Outbound bool           `json:"outbound,omitempty"` // the host began
+	Partial  bool           `json:"partial,omitempty"`  // its beginning was not seen
+	State    State          `json:"state"`
+	Began    time.Time      `json:"began"`
+	Seen     time.Time      `json:"seen"` // last packet, to about a millisecond
+
+	In  Side `json:"in"` // what the other side sent
+	Out Side `json:"out"`
+
+	Dropped  uint32     `json:"dropped,omitempty"` // packets that arrived and were not handed on
+	LastDrop demux.Fate `json:"-"`
+
+	// Times since Began; 0: it did not happen, or not yet.
+	Handshake time.Duration `json:"handshake_ns,omitempty"` // the final ACK
+	Accepted  time.Duration `json:"accepted_ns,omitempty"`  // by the service
+	Waited    time.Duration `json:"waited_ns,omitempty"`    // in the accept queue; UDP: in the port's
+	Read      time.Duration `json:"read_ns,omitempty"`      // first byte, by the service
+	Ended     time.Duration `json:"ended_ns,omitempty"`
+	ResetBy   string        `json:"reset_by,omitempty"` // client or host
+
+	Ladder  []Rung `json:"ladder,omitempty"`
+	Head    int    `json:"-"`                 // how many of Ladder come before Skipped
+	Skipped uint32 `json:"skipped,omitempty"` // rungs between the first and the last
+}
+
+// Side is what one side of a flow sent.
+type Side struct {
+	Bytes      uint64 `json:"bytes,omitempty"`     // TCP: of data, by sequence numbers
+	Datagrams  uint64 `json:"datagrams,omitempty"` // UDP
+	SYNs       uint16 `json:"syns,omitempty"`
+	Resent     uint32 `json:"resent,omitempty"` // segments with data that had been seen
+	Gaps       uint32 `json:"gaps,omitempty"`   // segments whose predecessor had not
+	ZeroWindow uint32 `json:"zero_windows,omitempty"`
+	// ZeroFor is how long its window was closed, a spell that still lasts included.
+	ZeroFor time.Duration `json:"zero_window_ns,omitempty"`
+	// FirstData is when its first data passed, since Began.
+	FirstData time.Duration `json:"first_data_ns,omitempty"`
+	Options   *Offer        `json:"options,omitempty"` // of its SYN
+}
+
+// Offer are what a SYN of the three-way handshake offered.
+type Offer struct {
+	MSS         uint16 `json:"mss,omitempty"`
+	WindowScale *uint8 `json:"window_scale,omitempty"`
+	SACK        bool   `json:"sack,omitempty"`
+	Timestamps  bool   `json:"timestamps,omitempty"`
+	FastOpen    string `json:"fast_open,omitempty"` // asked, or cookie
+	ECN         bool   `json:"ecn,omitempty"`
+	Malformed   bool   `json:"malformed,omitempty"`
+}
+
+// State is how far a flow has come.
+type State uint8
+
+// The states of a flow.
+const (
+	Opening  State = iota // TCP: a SYN, no handshake yet
+	Shut                  // TCP: a SYN, refused by a queue or a closed port, the last time
+	Open                  // the handshake is done; UDP: always
+	Waits                 // and the connection waits for the service
+	Closing               // one side has finished
+	Finished              // both have
+	WasReset
+	numStates
+)
+
+var states = [numStates]string{"opening", "refused", "open", "waiting", "closing", "closed", "reset"}
+
+func (s State) String() string {
+	if s < numStates {
+		return states[s]
+	}
+	return "unknown"
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// Rung is one entry of a flow's ladder.
+type Rung struct {
+	At     time.Duration // since Began
+	Dir    Direction
+	What   What
+	Flags  uint8  // TCP
+	Seq    uint32 // relative to the first of its side
+	Ack    uint32 // relative to the first of the other
+	Len    uint32 // bytes of payload; Data: all that passed since the last rung
+	Window uint16 // as sent, unscaled
+	Opts   uint8  // of a SYN, as bits
+	Fate   demux.Fate
+	Depth  uint32 // of the queue that decided
+	Limit  uint32
+	Waited time.Duration // Accepted, and FirstRead of UDP
+}
+
+// MarshalJSON gives a rung's names instead of its numbers.
+func (r Rung) MarshalJSON() ([]byte, error) {
+	o := struct {
+		At     time.Duration `json:"at_ns"`
+		Dir    string        `json:"dir,omitempty"`
+		What   string        `json:"what"`
+		Flags  string        `json:"flags,omitempty"`
+		Seq    *uint32       `json:"seq,omitempty"`
+		Ack    *uint32       `json:"ack,omitempty"`
+		Len    uint32        `json:"len,omitempty"`
+		Window *uint16       `json:"window,omitempty"`
+		Opts   []string      `json:"options,omitempty"`
+		Fate   string        `json:"fate,omitempty"`
+		Depth  uint32        `json:"depth,omitempty"`
+		Limit  uint32        `json:"limit,omitempty"`
+		Waited time.Duration `json:"waited_ns,omitempty"`
+	}{At: r.At, What: r.What.String(), Len: r.Len, Opts: optionNames(r.Opts), Depth: r.Depth, Limit: r.Limit, Waited: r.Waited}
+	if r.isPacket() || r.What == Data {
+		o.Dir = r.Dir.String()
+	}
+	if r.Flags != 0 {
+		o.Flags, o.Seq, o.Window = flagNames(r.Flags), &r.Seq, &r.Window
+		if r.Flags&packet.ACK != 0 {
+			o.Ack = &r.Ack
+		}
+	}
+	if r.Fate != demux.NoFate {
+		o.Fate = r.Fate.String()
+	}
+	return json.Marshal(o)
+}
+
+// isPacket reports whether the rung is of one packet.
+func (r *Rung) isPacket() bool {
+	switch r.What {
+	case Admitted, Refused, Established, Accepted, FirstRead, Data:
+		return false
+	}
+	return true
+}
+
+// Filter chooses flows; its zero value chooses the newest DefaultList.
+type Filter struct {
+	Port   *demux.Port // the host's port
+	Remote netip.Addr
+	Active bool // only those that have not ended
+	Limit  int  // newest so many; 0: DefaultList
+}
+
+// DefaultList is how many flows a list holds when nobody says.
+const DefaultList = 1000
+
+func (f *Filter) takes(c *cold) bool {
+	switch {
+	case f.Port != nil && c.k.port() != *f.Port, f.Active && c.ended:
+		return false
+	case f.Remote.IsValid():
+		k := c.k.public()
+		return k.Remote.Addr() == f.Remote.Unmap()
+	}
+	return true
+}
+
+// chunk is how many records are looked at with mu held once.
+const chunk = 64
+
+// Flows lists flows, oldest first.
+func (t *Table) Flows(now int64, f Filter) []Flow {
+	if t == nil {
+		return nil
+	}
+	limit := f.Limit
+	if limit <= 0 {
+		limit = DefaultList
+	}
+	// First which, by number, then the newest of them whole.
+	type found struct {
+		id   ID
+		slot uint32
+	}
+	var which []found
+	t.each(func(slot uint32, c *cold) bool {
+		if f.takes(c) {
+			which = append(which, found{c.id, slot})
+		}
+		return true
+	})
+	slices.SortFunc(which, func(a, b found) int { return cmp.Compare(a.id, b.id) })
+	which = which[len(which)-min(len(which), limit):]
+	out := make([]Flow, 0, len(which))
+	for _, w := range which {
+		if fl, ok := t.copy(now, w.slot, w.id); ok {
+			out = append(out, fl)
+		}
+	}
+	return out
+}
+
+// each calls f with every record in use until it says false; mu is held.
+func (t *Table) each(f func(slot uint32, c *cold) bool) {
+	for from := uint32(0); ; from += chunk {
+		t.mu.Lock()
+		to := min(from+chunk, t.used)
+		for slot := from; slot < to; slot++ {
+			if !f(slot, t.coldLocked(slot)) {
+				t.mu.Unlock()
+				return
+			}
+		}
+		t.mu.Unlock()
+		if to < from+chunk {
+			return
+		}
+	}
+}
+
+// Get is one flow, when it is still kept.
+func (t *Table) Get(now int64, id ID) (Flow, bool) {
+	if t == nil {
+		return Flow{}, false
+	}
+	at, ok := uint32(0), false
+	t.each(func(slot uint32, c *cold) bool {
+		if c.id == id {
+			at, ok = slot, true
+		}
+		return !ok
+	})
+	if !ok {
+		return Flow{}, false
+	}
+	return t.copy(now, at, id)
+}
+
+// copy takes a record out by value; false when it is another flow's by now.
+func (t *Table) copy(now int64, slot uint32, id ID) (Flow, bool) {
+	var buf [2 * Rungs]rung
+	t.mu.Lock()
+	c := *t.coldLocked(slot)
+	if c.id != id {
+		t.mu.Unlock()
+		return Flow{}, false
+	}
+	r := &t.hot[slot]
+	bytes := [2]uint64{c.bytes(r, In), c.bytes(r, Out)}
+	seen := max(t.seenLocked(now, slot), c.born)
+	st := r.state.Load()
+	rungs, head, skipped := t.rungs.copy(buf[:0], &c.ladder)
+	t.mu.Unlock()
+	return t.flow(now, &c, bytes, seen, st, rungs, head, skipped), true
+}
+
+func (t *Table) flow(now int64, c *cold, bytes [2]uint64, seen int64, st uint32, rungs []rung, head int, skipped uint32) Flow {
+	k := c.k.public()
+	f := Flow{ID: c.id, Proto: k.Proto.String(), Local: k.Local, Remote: k.Remote, Outbound: c.hostFirst,
+		Partial: c.partial, Began: t.wall(c.born), Seen: t.wall(seen), Dropped: c.drops, LastDrop: c.lastDrop,
+		Waited: time.Duration(c.waited), Head: head, Skipped: skipped, State: c.state(rungs)}
+	since := func(at int64) time.Duration {
+		if at == 0 {
+			return 0
+		}
+		return max(time.Duration(at-c.born), 1)
+	}
+	f.Handshake, f.Accepted, f.Read, f.Ended = since(c.handshook), since(c.accepted), since(c.read), since(c.endedAt)
+	if c.partial {
+		f.Handshake = 0
+	}
+	switch c.resetBy {
+	case 1:
+		f.ResetBy = "client"
+	case 2:
+		f.ResetBy = "host"
+	}
+	for d, s := range []*Side{&f.In, &f.Out} {
+		*s = Side{SYNs: c.syns[d], Resent: c.resent[d], Gaps: c.gaps[d], ZeroWindow: c.zeros[d],
+			ZeroFor: time.Duration(c.zeroFor[d]), FirstData: since(c.firstData[d])}
+		if st&(zeroIn<<d) != 0 && !c.ended {
+			s.ZeroFor += time.Duration(now - c.zeroSince[d])
+		}
+		if c.k.isTCP() {
+			s.Bytes = bytes[d]
+			s.Options = c.offered(d)
+		} else {
+			s.Datagrams = bytes[d]
+		}
+	}
+	for _, r := range rungs {
+		f.Ladder = append(f.Ladder, c.rung(r))
+	}
+	return f
+}
+
+func (c *cold) rung(r rung) Rung {
+	n := Rung{At: time.Duration(r.at - c.born), Dir: r.dir, What: r.what, Flags: r.flags, Len: r.n,
+		Window: r.window, Opts: r.opts, Fate: r.fate, Depth: r.depth, Limit: r.limit}
+	if r.what == Accepted || r.what == FirstRead {
+		n.Waited, n.Depth, n.Limit = time.Duration(uint64(r.depth)<<32|uint64(r.limit)), 0, 0
+	}
+	if r.flags != 0 {
+		n.Seq = r.seq - c.isn[r.dir]
+		if r.flags&packet.ACK != 0 {
+			n.Ack = r.ack - c.isn[1-r.dir]
+			if !c.known[1-r.dir] {
+				n.Ack = 0
+			}
+		}
+	}
+	return n
+}
+
+func (c *cold) state(rungs []rung) State {
+	switch {
+	case c.resetBy != 0:
+		return WasReset
+	case c.ended:
+		return Finished
+	case c.fin[In] || c.fin[Out]:
+		return Closing
+	case c.handshook != 0 && c.accepted == 0 && !c.hostFirst && hasWhat(rungs, Established):
+		return Waits
+	case c.handshook != 0 || !c.k.isTCP():
+		return Open
+	case len(rungs) > 0:
+		for i := len(rungs) - 1; i >= 0; i-- {
+			if r := &rungs[i]; r.flags&packet.SYN != 0 || r.what == Refused {
+				if r.fate.Dropped() || r.fate == demux.Closed {
+					return Shut
+				}
+				break
+			}
+		}
+	}
+	return Opening
+}
+
+func hasWhat(rungs []rung, w What) bool {
+	return slices.ContainsFunc(rungs, func(r rung) bool { return r.what == w })
+}
+
+func (c *cold) offered(d int) *Offer {
+	if c.syns[d] == 0 {
+		return nil
+	}
+	b := c.opts[d]
+	o := &Offer{MSS: c.mss[d], SACK: b&optSACK != 0, Timestamps: b&optTimestamps != 0,
+		ECN: b&optECN != 0, Malformed: b&optBad != 0}
+	if b&optScale != 0 {
+		s := c.scale[d]
+		o.WindowScale = &s
+	}
+	switch {
+	case b&optFastOpenCookie != 0:
+		o.FastOpen = "cookie"
+	case b&optFastOpen != 0:
+		o.FastOpen = "asked"
+	}
+	return o
+}
+
+func (t *Table) wall(at int64) time.Time { return t.start.Add(time.Duration(at)) }
+
+// changes is a ring of the records that changed in a way that a list shows: begun,
+// refused, established, accepted, first data, closing, ended. A flow that changed
+// again stands at its last place only.
+type changes struct {
+	ring []uint32 // slots
+	next uint64   // sequence number of the next change, from 1
+}
+
+func (c *changes) init(n int) {
+	if n <= 0 {
+		n = 4096
+	}
+	c.ring, c.next = make([]uint32, n), 1
+}
+
+func (c *changes) note(f *cold, slot uint32) {
+	c.ring[c.next%uint64(len(c.ring))] = slot
+	f.changed = c.next
+	c.next++
+}
+
+// Since gives the flows that have changed since cursor (0: all that the ring knows),
+// as they are now, each once, in the order of their last change, at most limit (0:
+// DefaultList); the cursor for the next call; and how many changes were overwritten
+// unseen. A flow that was evicted meanwhile is left out.
+func (t *Table) Since(now int64, cursor uint64, limit int) (flows []Flow, next uint64, missed uint64) {
+	if t == nil {
+		return nil, cursor, 0
+	}
+	if limit <= 0 {
+		limit = DefaultList
+	}
+	t.mu.Lock()
+	last := t.changes.next
+	at := min(cursor, last-1) + 1
+	if oldest := last - min(last-1, uint64(len(t.changes.ring))); at < oldest {
+		missed, at = oldest-at, oldest
+	}
+	t.mu.Unlock()
+	for at < last && len(flows) < limit {
+		t.mu.Lock()
+		if t.changes.next-at > uint64(len(t.changes.ring)) { // overwritten since
+			t.mu.Unlock()
+			at, missed = at+1, missed+1
+			continue
+		}
+		slot := t.changes.ring[at%uint64(len(t.changes.ring))]
+		c := t.coldLocked(slot)
+		id, current := c.id, c.changed == at
+		t.mu.Unlock()
+		at++
+		if current {
+			if f, ok := t.copy(now, slot, id); ok {
+				flows = append(flows, f)
+			}
+		}
+	}
+	return flows, at - 1, missed
+}
+
+// Stats are the table's own counters.
+type Stats struct {
+	Flows      int    `json:"flows"` // kept now
+	Limit      int    `json:"limit"`
+	Seen       uint64 `json:"seen"`       // ever
+	Evicted    uint64 `json:"evicted"`    // for want of room
+	Unrecorded uint64 `json:"unrecorded"` // arrivals and departures of ports without a recorder
+}
+
+// Stats is a snapshot.
+func (t *Table) Stats() Stats {
+	if t == nil {
+		return Stats{}
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return Stats{int(t.used), len(t.hot), uint64(t.nextID - 1), t.evicted, t.recorders.unrecorded.Load()}
+}

@@ -1,0 +1,379 @@
+package flow
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"porthole/demux"
+	"porthole/demux/packet"
+)
+
+// Line is a flow in one line: when, which port, who, and what happened in order.
+func (f *Flow) Line() string {
+	var b strings.Builder
+	b.WriteString(f.Began.Format("15:04:05.000 "))
+	b.WriteString(f.Port())
+	b.WriteByte(' ')
+	if f.Outbound {
+		b.WriteString("to ")
+	}
+	b.WriteString(f.Remote.String())
+	sep := " "
+	for _, p := range f.parts() {
+		b.WriteString(sep)
+		b.WriteString(p)
+		sep = "; "
+	}
+	return b.String()
+}
+
+// Port is the host's port, as 80/tcp.
+func (f *Flow) Port() string { return strconv.Itoa(int(f.Local.Port())) + "/" + f.Proto }
+
+// client names who began, in what the text says of them.
+func (f *Flow) names() (in, out string) {
+	if f.Outbound {
+		return "server", "host"
+	}
+	return "client", "host"
+}
+
+func (f *Flow) parts() []string {
+	if f.Proto == "udp" {
+		return f.udpParts()
+	}
+	in, out := f.names()
+	parts := f.synParts()
+	if f.Partial {
+		parts = append(parts, "beginning not seen")
+	}
+	if f.Handshake != 0 && len(f.Ladder) > 0 {
+		parts = append(parts, "established "+short(f.Handshake-f.answeredSyn()))
+	}
+	if f.Accepted != 0 {
+		parts = append(parts, "accepted after "+short(f.Waited))
+	} else if f.State == Waits {
+		parts = append(parts, "not accepted")
+	}
+	if f.Read != 0 && f.Accepted != 0 && f.Read-f.Accepted >= 10*time.Millisecond {
+		parts = append(parts, "first byte read "+short(f.Read-f.Accepted)+" later")
+	}
+	parts = f.dataParts(parts, in, out)
+	switch {
+	case f.ResetBy != "":
+		parts = append(parts, "reset by "+map[string]string{"client": in, "host": out}[f.ResetBy]+" after "+short(f.Ended))
+	case f.Ended != 0:
+		parts = append(parts, "closed after "+short(f.Ended))
+	case f.State == Closing:
+		parts = append(parts, "closing")
+	}
+	return parts
+}
+
+func (f *Flow) dataParts(parts []string, in, out string) []string {
+	if f.In.Bytes+f.Out.Bytes > 0 {
+		parts = append(parts, "in "+size(f.In.Bytes)+", out "+size(f.Out.Bytes))
+	}
+	if f.Handshake != 0 || f.Partial {
+		if n := f.lateDrops(); n > 0 {
+			parts = append(parts, fmt.Sprintf("%d dropped %v", n, f.LastDrop))
+		}
+	}
+	for _, s := range []struct {
+		who string
+		*Side
+	}{{in, &f.In}, {out, &f.Out}} {
+		if s.Resent > 0 {
+			parts = append(parts, fmt.Sprintf("%s resent %d", s.who, s.Resent))
+		}
+		if s.ZeroWindow > 0 {
+			parts = append(parts, fmt.Sprintf("%s's window closed %s for %s", s.who, times(s.ZeroWindow), short(s.ZeroFor)))
+		}
+	}
+	return parts
+}
+
+// lateDrops are the drops after the handshake.
+func (f *Flow) lateDrops() uint32 {
+	n := f.Dropped
+	for i := range f.Ladder {
+		if r := &f.Ladder[i]; r.Fate.Dropped() && (f.Handshake == 0 || r.At < f.Handshake) {
+			n--
+		}
+	}
+	return n
+}
+
+// maxShown is how many SYNs a line tells apart.
+const maxShown = 6
+
+// synParts are the handshake's segments and what became of each.
+func (f *Flow) synParts() (parts []string) {
+	shown, more := 0, 0
+	acks, ackAt := 0, -1
+	for i := range f.Ladder {
+		r := &f.Ladder[i]
+		if f.Handshake != 0 && r.At >= f.Handshake && r.Flags&packet.SYN == 0 {
+			break
+		}
+		begins := r.Flags&(packet.SYN|packet.ACK) == packet.SYN && (r.Dir == Out) == f.Outbound
+		switch {
+		case r.What == Refused:
+			parts = append(parts, "refused "+verdict(r))
+		case begins && shown == maxShown:
+			more++
+		case begins:
+			shown++
+			p := "SYN"
+			if r.At > 0 {
+				p += " +" + stamp(r.At)
+			}
+			if v := verdict(r); v != "" {
+				p += " " + v
+			}
+			parts = append(parts, p)
+		case r.isPacket() && r.Dir == In && r.Fate.Dropped() && r.Flags&packet.ACK != 0:
+			if acks++; acks == 1 {
+				ackAt = len(parts)
+				parts = append(parts, "ACK "+verdict(r))
+			}
+		}
+	}
+	if acks > 1 {
+		parts[ackAt] += fmt.Sprintf(" (%s)", times(uint32(acks)))
+	}
+	if more > 0 {
+		parts = append(parts, fmt.Sprintf("%d more", more))
+	}
+	if out := f.Out.SYNs; !f.Outbound && out > 1 {
+		parts = append(parts, fmt.Sprintf("SYN+ACK sent %s", times(uint32(out))))
+	}
+	return parts
+}
+
+// verdict is what became of a segment of the handshake.
+func verdict(r *Rung) string {
+	switch {
+	case r.Dir == Out:
+		return ""
+	case r.Fate == demux.ToStack && r.Flags&packet.SYN != 0:
+		return "admitted"
+	case r.Fate == demux.Closed:
+		return "refused closed"
+	case r.Fate == demux.SynRepeated:
+		return "repeated"
+	case r.Fate.Dropped() && r.Limit > 0:
+		return fmt.Sprintf("refused %v %d/%d", r.Fate, r.Depth, r.Limit)
+	case r.Fate.Dropped():
+		return "refused " + r.Fate.String()
+	}
+	return ""
+}
+
+// answeredSyn is when the SYN that led to the handshake came.
+func (f *Flow) answeredSyn() (at time.Duration) {
+	for i := range f.Ladder {
+		r := &f.Ladder[i]
+		if r.At > f.Handshake {
+			break
+		}
+		if r.Flags&(packet.SYN|packet.ACK) == packet.SYN && !r.Fate.Dropped() && r.Fate != demux.SynRepeated {
+			at = r.At
+		}
+	}
+	return at
+}
+
+func (f *Flow) udpParts() []string {
+	parts := []string{fmt.Sprintf("in %d, out %d datagrams", f.In.Datagrams, f.Out.Datagrams)}
+	if f.Dropped > 0 {
+		p := fmt.Sprintf("%d dropped %v", f.Dropped, f.LastDrop)
+		for i := len(f.Ladder) - 1; i >= 0; i-- {
+			if r := &f.Ladder[i]; r.Fate == f.LastDrop && r.Limit > 0 {
+				p += fmt.Sprintf(" %d/%d", r.Depth, r.Limit)
+				break
+			}
+		}
+		parts = append(parts, p)
+	}
+	if len(f.Ladder) > 0 && f.Ladder[0].Fate == demux.Closed {
+		parts = append(parts, "refused closed")
+	}
+	if f.Read != 0 {
+		parts = append(parts, "first read after "+short(f.Waited))
+	}
+	if f.Outbound && f.In.FirstData != 0 {
+		parts = append(parts, "first answer "+short(f.In.FirstData))
+	} else if !f.Outbound && f.Out.FirstData != 0 {
+		parts = append(parts, "first answer "+short(f.Out.FirstData))
+	}
+	return parts
+}
+
+// WriteLadder writes the flow's line, what both sides offered, and its ladder: time
+// since the beginning, direction, segment, and what became of it.
+func (f *Flow) WriteLadder(w io.Writer) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%v %s\n", f.ID, f.Line())
+	in, out := f.names()
+	for _, s := range []struct {
+		who string
+		*Side
+	}{{in, &f.In}, {out, &f.Out}} {
+		if s.Options != nil {
+			fmt.Fprintf(&b, "%s offers %s\n", s.who, s.Options)
+		}
+	}
+	for i := range f.Ladder {
+		if i == f.Head && f.Skipped > 0 {
+			fmt.Fprintf(&b, "%12s ... %d more ...\n", "", f.Skipped)
+		}
+		b.WriteString(f.Ladder[i].line(f.Proto))
+		b.WriteByte('\n')
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func (r *Rung) line(proto string) string {
+	at := fmt.Sprintf("%+12.6f", r.At.Seconds())
+	switch r.What {
+	case Admitted, Established:
+		s := at + "  *  " + map[What]string{Admitted: "admitted", Established: "in accept queue"}[r.What]
+		if r.Limit > 0 {
+			s += fmt.Sprintf(" %d/%d", r.Depth, r.Limit)
+		}
+		return s
+	case Refused:
+		return at + "  *  " + verdict(&Rung{Fate: r.Fate, Depth: r.Depth, Limit: r.Limit})
+	case Accepted:
+		return at + "  *  accepted after " + short(r.Waited)
+	case FirstRead:
+		if proto == "udp" {
+			return at + "  *  read after " + short(r.Waited)
+		}
+		return at + "  *  first byte read"
+	case Data:
+		return at + arrow(r.Dir) + size(uint64(r.Len)) + " of data"
+	}
+	s := at + arrow(r.Dir)
+	if r.Flags == 0 {
+		s += fmt.Sprintf("%d bytes", r.Len)
+	} else {
+		s += fmt.Sprintf("%s seq %d", flagNames(r.Flags), r.Seq)
+		if r.Flags&packet.ACK != 0 {
+			s += fmt.Sprintf(" ack %d", r.Ack)
+		}
+		if r.Len > 0 {
+			s += fmt.Sprintf(" len %d", r.Len)
+		}
+		s += fmt.Sprintf(" win %d", r.Window)
+	}
+	if o := optionNames(r.Opts); len(o) > 0 {
+		s += " [" + strings.Join(o, " ") + "]"
+	}
+	if r.What != Segment {
+		s += " " + map[What]string{Resent: "resent", Gap: "after a gap", Filled: "fills the gap",
+			ZeroWindow: "window closed", Opened: "window open again"}[r.What]
+	}
+	if r.Fate != demux.NoFate && r.Fate != demux.ToStack {
+		s += " " + r.Fate.String()
+		if r.Limit > 0 {
+			s += fmt.Sprintf(" %d/%d", r.Depth, r.Limit)
+		}
+	}
+	return s
+}
+
+func arrow(d Direction) string { return [...]string{"  >  ", "  <  "}[d] }
+
+// String lists what was offered.
+func (o *Offer) String() string {
+	var s []string
+	if o.MSS != 0 {
+		s = append(s, fmt.Sprintf("MSS %d", o.MSS))
+	}
+	if o.WindowScale != nil {
+		s = append(s, fmt.Sprintf("window scale %d", *o.WindowScale))
+	}
+	for _, x := range []struct {
+		on   bool
+		name string
+	}{{o.SACK, "SACK"}, {o.Timestamps, "timestamps"}, {o.FastOpen == "asked", "asks for TFO"},
+		{o.FastOpen == "cookie", "TFO cookie"}, {o.ECN, "ECN"}, {o.Malformed, "malformed options"}} {
+		if x.on {
+			s = append(s, x.name)
+		}
+	}
+	if len(s) == 0 {
+		return "no options"
+	}
+	return strings.Join(s, ", ")
+}
+
+func optionNames(b uint8) (names []string) {
+	for i, n := range []string{"MSS", "WS", "SACK", "TS", "TFO", "TFO-cookie", "ECN", "malformed"} {
+		if b&(1<<i) != 0 && !(1<<i == int(optFastOpen) && b&optFastOpenCookie != 0) {
+			names = append(names, n)
+		}
+	}
+	return names
+}
+
+// flagNames gives SYN+ACK and the like, in the customary order.
+func flagNames(f uint8) string {
+	var s []string
+	for _, x := range []struct {
+		bit  uint8
+		name string
+	}{{packet.SYN, "SYN"}, {packet.FIN, "FIN"}, {packet.RST, "RST"}, {packet.PSH, "PSH"},
+		{packet.URG, "URG"}, {packet.ECE, "ECE"}, {packet.CWR, "CWR"}, {packet.ACK, "ACK"}} {
+		if f&x.bit != 0 {
+			s = append(s, x.name)
+		}
+	}
+	return strings.Join(s, "+")
+}
+
+// short is a duration in two digits or so: 0.3 ms, 42 ms, 1.9 s, 75 s.
+func short(d time.Duration) string {
+	switch {
+	case d < 0:
+		return "0 ms"
+	case d < 9950*time.Microsecond:
+		return fmt.Sprintf("%.1f ms", d.Seconds()*1e3)
+	case d < 950*time.Millisecond:
+		return fmt.Sprintf("%.0f ms", d.Seconds()*1e3)
+	case d < 9950*time.Millisecond:
+		return fmt.Sprintf("%.1f s", d.Seconds())
+	}
+	return fmt.Sprintf("%.0f s", d.Seconds())
+}
+
+// stamp is a time since the beginning, to the millisecond.
+func stamp(d time.Duration) string { return fmt.Sprintf("%.3fs", d.Seconds()) }
+
+func size(n uint64) string {
+	const units = "KMGTPE"
+	if n < 1024 {
+		return fmt.Sprintf("%d B", n)
+	}
+	v, u := float64(n), -1
+	for v >= 1024 {
+		v, u = v/1024, u+1
+	}
+	return fmt.Sprintf("%.1f %ciB", v, units[u])
+}
+
+func times(n uint32) string {
+	switch n {
+	case 1:
+		return "once"
+	case 2:
+		return "twice"
+	}
+	return fmt.Sprintf("%d times", n)
+}
