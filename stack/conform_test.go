@@ -410,7 +410,7 @@ func TestManyConnects(t *testing.T) {
 	wg.Wait()
 	require.Eventually(t, func() bool { return r.table.Totals().Queued == 0 }, 10*time.Second, time.Millisecond)
 	require.LessOrEqual(t, r.table.Totals().InUse, idle+2*demux.BatchSize, "packet slots") // a reader keeps its spares
-	require.Eventually(t, func() bool { // a reset may leave a doubt, for 20 ms
+	require.Eventually(t, func() bool {                                                    // a reset may leave a doubt, for 20 ms
 		st, _ := r.host.Door(80)
 		return st.HalfOpen+st.Waiting+st.Reserved == 0
 	}, 10*time.Second, time.Millisecond)

@@ -2,6 +2,7 @@ package stack
 
 import (
 	"net/netip"
+	"slices"
 
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	netstack "gvisor.dev/gvisor/pkg/tcpip/stack"
@@ -59,5 +60,9 @@ func (s *Stack) again(id netstack.TransportEndpointID, pkt *netstack.PacketBuffe
 	n := packet.PutIP(hdr[:], from, to, proto, hopLimit, 0, len(transport)+pkt.Data().Size())
 	pieces := [][]byte{hdr[:n], transport}
 	pieces = append(pieces, pkt.Data().AsRange().ToSlice())
-	s.table.Inject(demux.Reassembled, demux.Offload{}, pieces...)
+	kind := demux.Reassembled
+	if slices.ContainsFunc(s.addrs, func(p netip.Prefix) bool { return p.Addr() == from }) { // its fragments were the host's own, or they would not have come this far
+		kind = demux.SelfTest
+	}
+	s.table.Inject(kind, demux.Offload{}, pieces...)
 }

@@ -196,12 +196,13 @@ func (s *Stack) Run(ctx context.Context) error {
 // family, and link-local to link-local.
 func (s *Stack) source(peer netip.Addr) (netip.Addr, bool) {
 	var found netip.Addr
+	near := peer.IsLinkLocalUnicast() || peer.IsLinkLocalMulticast()
 	for _, p := range s.addrs {
 		a := p.Addr()
 		if a.Is4() != peer.Is4() {
 			continue
 		}
-		if a.IsLinkLocalUnicast() == peer.IsLinkLocalUnicast() {
+		if a.IsLinkLocalUnicast() == near {
 			return a, true
 		}
 		if !found.IsValid() {

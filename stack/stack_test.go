@@ -46,16 +46,24 @@ func newRig(t testing.TB, o tun.PipeOptions) *rig {
 	table := demux.New(demux.Options{})
 	host, err := stack.New(stack.Config{Device: a, Table: table, Addrs: []netip.Prefix{stacktest.Host4, stacktest.Host6}})
 	require.NoError(t, err)
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- host.Run(ctx) }()
+	stop := run(t, host)
 	r := &rig{host, table, stacktest.New(t, b)}
 	t.Cleanup(func() {
-		cancel()
-		require.NoError(t, <-done)
+		stop()
 		r.law(t)
 	})
 	return r
+}
+
+// run runs a stack until the function it returns is called.
+func run(t testing.TB, s *stack.Stack) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	return func() {
+		cancel()
+		require.NoError(t, <-done)
+	}
 }
 
 func (r *rig) law(t testing.TB) {

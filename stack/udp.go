@@ -237,8 +237,8 @@ func hops(a netip.Addr) uint8 {
 	return hopLimit
 }
 
-// nextID is never 0, which would mean DF: UDP from here may be fragmented, as
-// netstack's own may.
+// nextID is never 0, which would mean DF: who sets that must heed "fragmentation
+// needed" (RFC 1191, 3), and a UDP socket has nothing left to send again.
 func nextID(id *atomic.Uint32) uint16 {
 	for {
 		if n := uint16(id.Add(1)); n != 0 {
