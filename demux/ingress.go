@@ -31,12 +31,13 @@ type Ingress struct {
 	arrived uint64 // frames; guarded by mu
 	closed  bool   // guarded by Table.mu
 
-	size   int               // most frames in a batch
-	slots  [BatchSize]uint32 // the batch: handles of filled or free slots
+	size   int            // most frames in a batch
+	slots  [BatchSize]ref // the batch: filled or free slots
 	line   [BatchSize]Port
 	fate   [BatchSize]Fate
-	spare  [BatchSize]uint32 // free handles to replace slots that were queued
+	spare  [BatchSize]ref // free slots to replace those that were queued
 	spareN int
+	scarce bool // packet memory was, when it was last looked at
 
 	ready        [BatchSize]uint32 // lines to put into the run queue
 	wakes        [BatchSize]*cold  // sockets to wake
@@ -56,7 +57,7 @@ func (t *Table) NewIngress(hw []byte) *Ingress {
 
 func (t *Table) newIngress(kind Kind, size int) *Ingress {
 	in := &Ingress{t: t, kind: kind, size: size}
-	if t.pool.take(in.slots[:size]) < size {
+	if n, _ := t.pool.take(in.slots[:size]); n < size {
 		panic("demux: packet pool smaller than one batch per reader")
 	}
 	t.mu.Lock()
@@ -66,16 +67,15 @@ func (t *Table) newIngress(kind Kind, size int) *Ingress {
 }
 
 // Room is where the first bytes of the batch's frame i go: HeadSize bytes.
-func (in *Ingress) Room(i int) []byte { return in.t.pool.room(in.slots[i]) }
+func (in *Ingress) Room(i int) []byte { return in.slots[i].s.room[:] }
 
 // Put says that frame i of the batch has n bytes in its room and the rest in tail.
 func (in *Ingress) Put(i, n int, tail Tail, off Offload) {
-	h := in.slots[i]
-	s := in.t.pool.slot(h)
-	s.headLen, s.off, s.kind = uint16(n), off, in.kind
-	in.t.pool.dropTail(h, s) // of a frame that was put and never delivered
+	r := in.slots[i]
+	r.s.headLen, r.s.off = uint16(n), off
+	in.t.pool.dropTail(r) // of a frame that was put and never delivered
 	if len(tail.Bytes) > 0 {
-		in.t.pool.setTail(h, s, tail)
+		in.t.pool.setTail(r, tail)
 	}
 }
 
@@ -90,35 +90,32 @@ func (in *Ingress) Deliver(n int) []Run {
 	}
 	in.mu.Lock()
 	in.arrived += uint64(n)
-	if in.spareN < n {
-		in.spareN += t.pool.take(in.spare[in.spareN:n])
+	if in.spareN < n || in.scarce {
+		var k int
+		k, in.scarce = t.pool.take(in.spare[in.spareN:max(in.spareN, n)])
+		in.spareN += k
 	}
 	in.nr, in.nw, in.nrun = 0, 0, 0
 
 	a := t.addrs.Load()
 	for i := range n {
-		in.line[i], in.fate[i] = in.classify(i, a, now)
+		in.line[i], in.fate[i] = in.classify(in.slots[i], a, now)
 	}
 	// A loop of nothing but loads: the misses of many ports overlap.
-	for i := range n {
-		if p := in.line[i]; p < laneBase {
-			l := &t.lines[p]
-			if l.state.Load()&bound == 0 {
-				l.closed.Add(1)
-				in.line[i] = LaneClosed
-			}
-		}
+	lines := t.lines
+	for _, p := range in.line[:n] {
+		lines[p].state.Load()
 	}
-	scarce := t.pool.scarce()
 	for i := 0; i < n; {
+		p := in.line[i]
 		j := i + 1
-		for j < n && in.line[j] == in.line[i] {
+		for j < n && in.line[j] == p {
 			j++
 		}
-		if in.line[i] == LaneHost {
+		if p == LaneHost {
 			in.count(i, j)
 		} else {
-			in.push(in.line[i], i, j, scarce)
+			in.push(p, i, j)
 		}
 		i = j
 	}
@@ -133,16 +130,15 @@ func (in *Ingress) Deliver(n int) []Run {
 	return in.runs[:in.nrun]
 }
 
-// classify parses frame i and finds its line.
-func (in *Ingress) classify(i int, a *Addrs, now int64) (Port, Fate) {
-	p := in.t.pool
-	h := in.slots[i]
-	s := p.slot(h)
-	s.at, s.l2 = now, 0
-	head := p.room(h)[:s.headLen]
+// classify parses a frame and finds its line: for a port that nobody has, the
+// closed lane.
+func (in *Ingress) classify(r ref, a *Addrs, now int64) (Port, Fate) {
+	s := r.s
+	s.at, s.l2, s.kind = now, 0, in.kind
+	head := s.room[:s.headLen]
 	var tail []byte
 	if s.more != 0 {
-		tail = p.tail(h).Bytes
+		tail = in.t.pool.tail(r.h).Bytes
 	}
 	version := uint8(0) // by the link header
 	if in.ethernet {
@@ -154,22 +150,27 @@ func (in *Ingress) classify(i int, a *Addrs, now int64) (Port, Fate) {
 			s.charge = Overhead + uint32(len(head)+len(tail))
 			return line, fate
 		}
-		s.l2 = 14
-		head = head[14:]
+		s.l2 = packet.EthernetSize
+		head = head[packet.EthernetSize:]
 	}
-	problem := s.info.Parse(head, len(head)+len(tail))
-	if problem != packet.None || version != 0 && version != s.info.Version {
+	i := &s.info
+	if i.Parse(head, len(head)+len(tail)) != packet.None || version != 0 && version != i.Version {
 		return LaneHost, Malformed
 	}
-	s.charge = Overhead + s.info.Length
-	if s.info.Kind == packet.UDP {
-		s.charge = Overhead + uint32(s.info.PayloadLen())
+	s.charge = Overhead + i.Length
+	if i.Kind == packet.UDP {
+		s.charge = Overhead + uint32(i.PayloadLen())
 	}
-	if tail != nil && int(s.info.Length) <= len(head) {
-		p.dropTail(h, s) // nothing but padding: nobody pays for it
+	if tail != nil && int(i.Length) <= len(head) {
+		in.t.pool.dropTail(r) // nothing but padding: nobody pays for it
 		tail = nil
 	}
-	return in.t.lineOf(&s.info, head, tail, &s.off, in.kind, a)
+	p, f := in.t.lineOf(i, head, tail, &s.off, in.kind, a)
+	if p < laneBase && !in.t.isBound(p) {
+		in.t.knock[p].Add(1)
+		p = LaneClosed
+	}
+	return p, f
 }
 
 // link judges an Ethernet header. ARP goes to the link lane; IP is told by a
@@ -203,22 +204,21 @@ func (in *Ingress) count(i, j int) {
 	co.kinds[in.kind] += uint64(j - i)
 	for ; i < j; i++ {
 		co.fates[in.fate[i]]++
-		h := in.slots[i]
-		in.t.pool.dropTail(h, in.t.pool.slot(h))
+		in.t.pool.dropTail(in.slots[i])
 	}
 	l.mu.Unlock()
 }
 
 // push queues frames i to j, all of one line.
-func (in *Ingress) push(p Port, i, j int, scarce bool) {
+func (in *Ingress) push(p Port, i, j int) {
 	t := in.t
 	l := &t.lines[p]
 	l.mu.Lock()
 	st := l.state.Load()
 	if st&bound == 0 { // released since it was looked up
 		l.mu.Unlock()
-		l.closed.Add(uint64(j - i))
-		in.push(LaneClosed, i, j, scarce)
+		t.knock[p].Add(uint64(j - i))
+		in.push(LaneClosed, i, j)
 		return
 	}
 	l.arrived += uint64(j - i)
@@ -226,72 +226,83 @@ func (in *Ingress) push(p Port, i, j int, scarce bool) {
 		t.cold[p].Load().kinds[in.kind] += uint64(j - i)
 	}
 	if st&inline != 0 && st&(serving|ready) == 0 && l.n == 0 && in.kind == FromDevice {
-		r := Run{Port: p}
-		var last *slot
-		most, left := min(inlineMax, l.maxN), l.maxBytes // what the queue could have held
-		for ; i < j && uint32(r.n) < most && in.spareN > 0; i++ {
-			s := t.pool.slot(in.slots[i])
-			if s.charge > left {
-				break
-			}
-			left -= s.charge
-			h := in.use(i)
-			s.next = 0
-			if last == nil {
-				r.first = h
-			} else {
-				last.next = h
-			}
-			last = s
-			r.n++
-		}
-		if r.n > 0 {
-			l.held += uint32(r.n)
+		if i = in.serveLocked(p, l, i, j); l.held > 0 {
 			st |= serving
 			l.state.Store(st)
-			in.runs[in.nrun] = r
-			in.nrun++
 		}
 	}
+	var last *slot
 	for ; i < j; i++ {
-		s := t.pool.slot(in.slots[i])
+		r := in.slots[i]
 		switch {
-		case !l.admit(s.charge):
+		case !l.admit(r.s.charge):
 			in.refuse(p, l, i, QueueFull)
-		case in.spareN == 0 || !t.pool.grants(l, s, scarce):
+		case in.spareN == 0 || (in.scarce || r.s.more != 0) && !t.pool.grants(l, r.s, in.scarce):
 			in.refuse(p, l, i, NoBuffer)
 		default:
-			l.pushLocked(t.pool, in.use(i), s)
+			l.pushLocked(t.pool, r, last)
+			last = r.s
+			in.replace(i)
 		}
 	}
-	st = l.state.Load()
-	if st&socket != 0 {
-		if st&waiting != 0 && l.n > 0 {
-			l.state.Store(st &^ waiting)
-			in.wakes[in.nw] = t.cold[p].Load()
-			in.nw++
+	if l.n > 0 {
+		l.high = max(l.high, l.n)
+		switch {
+		case st&socket != 0:
+			if st&waiting != 0 {
+				l.state.Store(l.state.Load() &^ waiting)
+				in.wakes[in.nw] = t.cold[p].Load()
+				in.nw++
+			}
+		case st&(serving|ready) == 0:
+			l.state.Store(l.state.Load() | ready)
+			in.ready[in.nr] = uint32(p)
+			in.nr++
 		}
-	} else if st&(serving|ready) == 0 && l.n > 0 {
-		l.state.Store(st | ready)
-		in.ready[in.nr] = uint32(p)
-		in.nr++
 	}
 	l.mu.Unlock()
 }
 
-// use takes frame i's slot out of the batch and puts a spare one in its place.
-func (in *Ingress) use(i int) uint32 {
-	h := in.slots[i]
+// serveLocked takes frames from i on for the reader to serve itself, no more than
+// the queue could have held, and returns the first that it left.
+func (in *Ingress) serveLocked(p Port, l *line, i, j int) int {
+	r := Run{Port: p}
+	var last *slot
+	most, left := min(inlineMax, l.maxN), l.maxBytes
+	for ; i < j && uint32(r.n) < most && in.spareN > 0; i++ {
+		f := in.slots[i]
+		if f.s.charge > left {
+			break
+		}
+		left -= f.s.charge
+		f.s.next = 0
+		if last == nil {
+			r.first = f.h
+		} else {
+			last.next = f.h
+		}
+		last = f.s
+		r.n++
+		in.replace(i)
+	}
+	if r.n > 0 {
+		l.held += uint32(r.n)
+		in.runs[in.nrun] = r
+		in.nrun++
+	}
+	return i
+}
+
+// replace puts a spare slot in the place of frame i's, which the batch has given away.
+func (in *Ingress) replace(i int) {
 	in.spareN--
 	in.slots[i] = in.spare[in.spareN]
-	return h
 }
 
 // refuse gives frame i a dropping fate; its slot stays with the batch.
 func (in *Ingress) refuse(p Port, l *line, i int, f Fate) {
 	in.t.cold[p].Load().fates[f]++
-	h := in.slots[i]
-	in.t.pool.dropTail(h, in.t.pool.slot(h))
+	in.t.pool.dropTail(in.slots[i])
 	if st := l.state.Load(); st&full == 0 {
 		l.state.Store(st | full)
 		in.t.log.Add(Event{Type: QueueFilled, Port: p, Fate: f, Count: uint64(l.n)})
@@ -331,10 +342,10 @@ func (in *Ingress) Close() {
 	defer in.mu.Unlock()
 	t.ended[in.kind] += in.arrived
 	t.ingresses = slices.DeleteFunc(t.ingresses, func(o *Ingress) bool { return o == in })
-	for _, h := range append(in.slots[:in.size:in.size], in.spare[:in.spareN]...) {
-		t.pool.dropTail(h, t.pool.slot(h))
-		t.pool.give(h, h, 1)
+	for _, r := range append(in.slots[:in.size:in.size], in.spare[:in.spareN]...) {
+		t.pool.dropTail(r)
+		t.pool.give(r.h, r.s, 1)
 	}
-	clear(in.slots[:]) // handles of nothing: a late use fails loudly
+	clear(in.slots[:]) // a late use fails loudly
 	in.spareN = 0
 }

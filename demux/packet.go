@@ -9,16 +9,14 @@ import (
 // Packet is one packet in somebody's hands: a worker's while it serves a run, a
 // socket owner's from Pop to Free. It is not valid after that.
 type Packet struct {
-	h    uint32
-	s    *slot
-	head []byte // the frame's first part, link header included
-	tail []byte // what did not fit
+	ref
+	tail *Tail // nil when the frame has no rest
 }
 
 func (t *Table) packet(h uint32, s *slot) Packet {
-	p := Packet{h, s, t.pool.room(h)[:s.headLen], nil}
+	p := Packet{ref: ref{s, h}}
 	if s.more != 0 {
-		p.tail = t.pool.tail(h).Bytes
+		p.tail = t.pool.tail(h)
 	}
 	return p
 }
@@ -33,21 +31,24 @@ func (p Packet) Kind() Kind { return p.s.kind }
 func (p Packet) Offload() Offload { return p.s.off }
 
 // Frame is the whole frame's first part, with the link header, and Rest the rest.
-func (p Packet) Frame() []byte { return p.head }
+func (p Packet) Frame() []byte { return p.s.room[:p.s.headLen] }
 
 // Rest is what did not fit the first part.
-func (p Packet) Rest() []byte { return p.tail }
+func (p Packet) Rest() []byte {
+	if p.tail == nil {
+		return nil
+	}
+	return p.tail.Bytes
+}
 
 // LinkLen is the length of the link header before the IP header.
 func (p Packet) LinkLen() int { return int(p.s.l2) }
 
 // IP is the packet from its IP header on, without Rest.
-func (p Packet) IP() []byte { return p.head[p.s.l2:] }
+func (p Packet) IP() []byte { return p.s.room[p.s.l2:p.s.headLen] }
 
 // TakeTail hands the rest's buffer over to the caller; the packet keeps the first part.
-func (p Packet) TakeTail(t *Table) Tail {
-	return t.pool.takeTail(p.h, p.s)
-}
+func (p Packet) TakeTail(t *Table) Tail { return t.pool.takeTail(p.ref) }
 
 // From and To are the addresses and ports of a TCP or UDP packet.
 func (p Packet) From() netip.AddrPort {
@@ -70,7 +71,7 @@ func (p Packet) CopyPayload(b []byte) (n, size int) {
 		n = copy(b, ip[from:min(end, len(ip))])
 	}
 	if at := max(from-len(ip), 0); end > len(ip) {
-		n += copy(b[n:], p.tail[at:end-len(ip)])
+		n += copy(b[n:], p.Rest()[at:end-len(ip)])
 	}
 	return n, size
 }

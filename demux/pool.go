@@ -20,10 +20,12 @@ type Offload struct {
 	HdrLen, SegSize, CsumStart, CsumOffset uint16
 }
 
-// slot is the pointer-free part of one packet.
+// slot is one packet: a cache line of what is known of it, and the frame's first
+// part right behind, so that its headers are the next line. 33 lines are odd, so the
+// headers of many slots do not fall into the same cache sets. No pointer is in it.
 type slot struct {
 	next    uint32 // handle of the next packet in its chain, or 0
-	charge  uint32 // what its queue was charged
+	charge  uint32 // what its queue was charged; of a free chain's head: the chain below
 	headLen uint16
 	l2      uint16 // bytes of link header before the IP header
 	kind    Kind
@@ -31,13 +33,14 @@ type slot struct {
 	more    uint32 // bytes of memory that its tail holds; 0: it has none
 	info    packet.Info
 	at      int64 // arrival of its batch, ns, when the table keeps times
+
+	room [HeadSize]byte
 }
 
-// chunk is a block of slots, their bytes, and their tails.
-type chunk struct {
-	slots [slotsPerChunk]slot
-	heads [slotsPerChunk][HeadSize + 64]byte // the odd line keeps headers out of one cache set
-	tails [slotsPerChunk]Tail
+// ref is a handle and where it leads, for who uses a slot several times.
+type ref struct {
+	s *slot
+	h uint32
 }
 
 // Tail is the part of a packet that did not fit its slot. Owner is whatever the
@@ -47,18 +50,29 @@ type Tail struct {
 	Owner any
 }
 
-// pool hands out packet slots by handle (index+1; 0 is none). It grows by chunks
-// up to its limit and never shrinks. Chains pass through one mutex; the freelist is
-// last in, first out, so that warm memory is used again. What is lost at the limit
-// has the fate no-buffer.
-type pool struct {
-	chunks []atomic.Pointer[chunk] // full length from the start; nil where not made
-	limit  int                     // slots
+type (
+	slotChunk [slotsPerChunk]slot
+	tailChunk [slotsPerChunk]Tail
+)
 
-	mu   sync.Mutex
-	made int    // slots made
-	head uint32 // freelist
-	free int    // its length
+// pool hands out packet slots by handle (index+1; 0 is none). It grows by chunks
+// up to its limit and never shrinks. What is lost at the limit has the fate no-buffer.
+//
+// Who frees packets puts them on one stack with one atomic step and waits for nobody;
+// a reader takes the whole stack at once. Free slots are used again last in, first
+// out, so that they are warm: the free list is a stack of such chains.
+type pool struct {
+	chunks []atomic.Pointer[slotChunk] // full length from the start; nil where not made
+	tails  []atomic.Pointer[tailChunk]
+	limit  int // slots
+
+	returned atomic.Uint64 // stack of freed slots: how many, and the handle of the newest
+
+	mu    sync.Mutex
+	made  int    // slots made
+	head  uint32 // newest chain of free slots
+	below uint32 // head of the chain below it
+	free  int    // in all chains; those on returned come on top
 
 	tailBytes atomic.Int64 // held in tails
 	tailLimit int64
@@ -66,85 +80,116 @@ type pool struct {
 
 func newPool(limit int, tailLimit int64) *pool {
 	n := (limit + slotsPerChunk - 1) / slotsPerChunk
-	return &pool{chunks: make([]atomic.Pointer[chunk], n), limit: n * slotsPerChunk, tailLimit: tailLimit}
+	return &pool{
+		chunks: make([]atomic.Pointer[slotChunk], n), tails: make([]atomic.Pointer[tailChunk], n),
+		limit: n * slotsPerChunk, tailLimit: tailLimit,
+	}
 }
 
 func (p *pool) slot(h uint32) *slot {
-	return &p.chunks[(h-1)/slotsPerChunk].Load().slots[(h-1)%slotsPerChunk]
-}
-
-func (p *pool) room(h uint32) []byte {
-	return p.chunks[(h-1)/slotsPerChunk].Load().heads[(h-1)%slotsPerChunk][:HeadSize]
+	return &p.chunks[(h-1)/slotsPerChunk].Load()[(h-1)%slotsPerChunk]
 }
 
 func (p *pool) tail(h uint32) *Tail {
-	return &p.chunks[(h-1)/slotsPerChunk].Load().tails[(h-1)%slotsPerChunk]
+	return &p.tails[(h-1)/slotsPerChunk].Load()[(h-1)%slotsPerChunk]
 }
 
-// take fills hs with free handles and returns how many there were.
-func (p *pool) take(hs []uint32) int {
+// take fills refs with free slots and returns how many there were, and whether the
+// rest is scarce.
+func (p *pool) take(refs []ref) (n int, scarce bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for i := range hs {
-		if p.head == 0 && !p.growLocked() {
-			return i
-		}
+	p.collectLocked()
+	for n < len(refs) && (p.head != 0 || p.growLocked()) {
 		h := p.head
-		p.head = p.slot(h).next
-		p.free--
-		hs[i] = h
+		s := p.slot(h)
+		if p.head = s.next; p.head == 0 {
+			p.descendLocked()
+		}
+		refs[n] = ref{s, h}
+		n++
 	}
-	return len(hs)
+	p.free -= n
+	return n, p.scarceLocked()
+}
+
+// collectLocked puts what was freed on top of the free list.
+func (p *pool) collectLocked() {
+	if p.returned.Load() == 0 {
+		return
+	}
+	w := p.returned.Swap(0)
+	p.free += int(w >> 32)
+	p.stackLocked(uint32(w))
+}
+
+// stackLocked puts a chain on top of the others.
+func (p *pool) stackLocked(head uint32) {
+	if p.head != 0 {
+		p.slot(p.head).charge = p.below
+		p.below = p.head
+	}
+	p.head = head
+}
+
+// descendLocked goes on to the chain below when the newest has come to its end.
+func (p *pool) descendLocked() {
+	if p.head = p.below; p.head != 0 {
+		p.below = p.slot(p.head).charge
+	}
 }
 
 func (p *pool) growLocked() bool {
 	if p.made >= p.limit {
 		return false
 	}
-	c := new(chunk)
-	p.chunks[p.made/slotsPerChunk].Store(c)
-	for i := slotsPerChunk - 1; i >= 0; i-- {
-		c.slots[i].next = p.head
-		p.head = uint32(p.made + i + 1)
+	c := new(slotChunk)
+	for i := range c[:slotsPerChunk-1] {
+		c[i].next = uint32(p.made + i + 2)
 	}
+	p.tails[p.made/slotsPerChunk].Store(new(tailChunk))
+	p.chunks[p.made/slotsPerChunk].Store(c)
+	p.stackLocked(uint32(p.made + 1))
 	p.made += slotsPerChunk
 	p.free += slotsPerChunk
 	return true
 }
 
 // give takes back a chain of n packets from first to last, whose tails are gone.
-func (p *pool) give(first, last uint32, n int) {
+func (p *pool) give(first uint32, last *slot, n int) {
 	if n == 0 {
 		return
 	}
-	p.mu.Lock()
-	p.slot(last).next = p.head
-	p.head = first
-	p.free += n
-	p.mu.Unlock()
+	for {
+		old := p.returned.Load()
+		last.next = uint32(old)
+		if p.returned.CompareAndSwap(old, (old>>32+uint64(n))<<32|uint64(first)) {
+			return
+		}
+	}
 }
 
 // setTail hangs a tail on a packet that has none.
-func (p *pool) setTail(h uint32, s *slot, t Tail) {
-	s.more = uint32(max(cap(t.Bytes), 1))
-	p.tailBytes.Add(int64(s.more))
-	*p.tail(h) = t
+func (p *pool) setTail(r ref, t Tail) {
+	r.s.more = uint32(max(cap(t.Bytes), 1))
+	p.tailBytes.Add(int64(r.s.more))
+	*p.tail(r.h) = t
 }
 
 // takeTail takes a packet's tail off it.
-func (p *pool) takeTail(h uint32, s *slot) (t Tail) {
-	if s.more != 0 {
-		p.tailBytes.Add(-int64(s.more))
-		s.more = 0
-		t, *p.tail(h) = *p.tail(h), Tail{}
+func (p *pool) takeTail(r ref) (t Tail) {
+	if r.s.more != 0 {
+		p.tailBytes.Add(-int64(r.s.more))
+		r.s.more = 0
+		t, *p.tail(r.h) = *p.tail(r.h), Tail{}
 	}
 	return t
 }
 
 // dropTail lets go of a packet's tail, if it has one.
-func (p *pool) dropTail(h uint32, s *slot) {
-	if s.more != 0 {
-		p.takeTail(h, s)
+func (p *pool) dropTail(r ref) {
+	if r.s.more != 0 {
+		p.takeTail(r)
 	}
 }
 
@@ -155,14 +200,11 @@ const (
 	littleTails   = 64
 )
 
-// scarce reports whether the pool is so low that only ports that hold little may
+// scarceLocked reports whether the pool is so low that only ports that hold little may
 // queue more: below an eighth, or tails above seven eighths. So a few flooded ports
 // cannot take the memory of all.
-func (p *pool) scarce() bool {
-	p.mu.Lock()
-	left := p.free + p.limit - p.made
-	p.mu.Unlock()
-	return left < p.limit/8 || p.tailBytes.Load() > p.tailLimit/8*7
+func (p *pool) scarceLocked() bool {
+	return p.free+p.limit-p.made < p.limit/8 || p.tailBytes.Load() > p.tailLimit/8*7
 }
 
 // grants reports whether a line may queue one more packet, as far as the host's
@@ -179,5 +221,6 @@ func (p *pool) grants(l *line, s *slot, scarce bool) bool {
 func (p *pool) inUse() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.collectLocked()
 	return p.made - p.free
 }

@@ -13,21 +13,25 @@ func (l *line) admit(charge uint32) bool {
 // filled, else a queue that stays at its limit would say so at every packet.
 func (l *line) roomy() bool { return l.n <= l.maxN/2 && l.bytes <= l.maxBytes/2 }
 
-// pushLocked appends one packet.
-func (l *line) pushLocked(p *pool, h uint32, s *slot) {
-	s.next = 0
+// pushLocked appends one packet; last is the slot of l.tail, or nil when the caller
+// has not looked at it yet.
+func (l *line) pushLocked(p *pool, r ref, last *slot) {
+	r.s.next = 0
 	if l.tail == 0 {
-		l.head = h
+		l.head = r.h
 	} else {
-		p.slot(l.tail).next = h
+		if last == nil {
+			last = p.slot(l.tail)
+		}
+		last.next = r.h
 	}
-	l.tail = h
+	l.tail = r.h
 	l.n++
-	l.bytes += s.charge
+	l.bytes += r.s.charge
 }
 
 // popLocked takes the oldest packet.
-func (l *line) popLocked(p *pool) (uint32, *slot) {
+func (l *line) popLocked(p *pool) ref {
 	h := l.head
 	s := p.slot(h)
 	l.head = s.next
@@ -36,34 +40,54 @@ func (l *line) popLocked(p *pool) (uint32, *slot) {
 	}
 	l.n--
 	l.bytes -= s.charge
-	return h, s
+	return ref{s, h}
 }
 
 // Pop takes the oldest packet of a socket port for its owner: its fate is
 // to-service from then on. The packet is the caller's until it calls Free. When
 // the queue is empty ok is false and the caller may wait for Wake.
 func (t *Table) Pop(p Port) (pkt Packet, ok bool, err error) {
+	var one [1]Packet
+	n, err := t.PopAll(p, one[:])
+	return one[0], n > 0, err
+}
+
+// PopAll is Pop for up to len(dst) packets at once, under one lock; n is 0 when the
+// queue is empty. They are given back with FreeAll, or one by one.
+func (t *Table) PopAll(p Port, dst []Packet) (n int, err error) {
 	l := &t.lines[p]
 	l.mu.Lock()
 	st := l.state.Load()
 	if st&(bound|socket) != bound|socket {
 		l.mu.Unlock()
-		return Packet{}, false, ErrReleased
+		return 0, ErrReleased
 	}
 	if l.n == 0 {
-		l.state.Store(st | waiting)
+		if st&waiting == 0 {
+			l.state.Store(st | waiting)
+		}
 		l.mu.Unlock()
-		return Packet{}, false, nil
+		return 0, nil
 	}
-	co := t.cold[p].Load()
-	co.high = max(co.high, l.n)
-	h, s := l.popLocked(t.pool)
-	l.passed++
+	h, charged := l.head, uint32(0)
+	for n < len(dst) && h != 0 {
+		s := t.pool.slot(h)
+		dst[n] = t.packet(h, s)
+		charged += s.charge
+		h = s.next
+		n++
+	}
+	if l.head = h; h == 0 {
+		l.tail = 0
+	}
+	l.n -= uint32(n)
+	l.bytes -= charged
+	l.passed += uint64(n)
 	if st&full != 0 && l.roomy() {
 		l.state.Store(st &^ full)
 	}
 	l.mu.Unlock()
-	return t.packet(h, s), true, nil
+	return n, nil
 }
 
 // Wake is a channel with one token: received, it means "look again". A batch that
@@ -87,6 +111,21 @@ func (t *Table) Signal(p Port) {
 
 // Free gives a popped packet back; the caller may not look at it again.
 func (t *Table) Free(p Packet) {
-	t.pool.dropTail(p.h, p.s)
-	t.pool.give(p.h, p.h, 1)
+	t.pool.dropTail(p.ref)
+	t.pool.give(p.h, p.s, 1)
+}
+
+// FreeAll gives popped packets back at once.
+func (t *Table) FreeAll(ps []Packet) {
+	if len(ps) == 0 {
+		return
+	}
+	last := ps[0]
+	t.pool.dropTail(last.ref)
+	for _, p := range ps[1:] {
+		t.pool.dropTail(p.ref)
+		last.s.next = p.h
+		last = p
+	}
+	t.pool.give(ps[0].h, last.s, len(ps))
 }

@@ -103,7 +103,6 @@ func (t *Table) StopWork() { t.rq.close() }
 // takeRun takes a port's next quantum. The port was in the run queue.
 func (t *Table) takeRun(i uint32) (Run, bool) {
 	l := &t.lines[i]
-	co := t.cold[i].Load()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	st := l.state.Load() &^ ready
@@ -111,20 +110,19 @@ func (t *Table) takeRun(i uint32) (Run, bool) {
 		l.state.Store(st)
 		return Run{}, false
 	}
-	co.high = max(co.high, l.n)
-	co.deficit += quantum
+	l.deficit += quantum
 	r := Run{Port: Port(i), first: l.head}
 	for l.n > 0 {
-		cost := min(max(int(t.pool.slot(l.head).charge), minCost), quantum)
-		if cost > co.deficit {
+		cost := int32(min(max(t.pool.slot(l.head).charge, minCost), quantum))
+		if cost > l.deficit {
 			break
 		}
-		co.deficit -= cost
+		l.deficit -= cost
 		l.popLocked(t.pool)
 		r.n++
 	}
 	if l.n == 0 {
-		co.deficit = 0
+		l.deficit = 0
 	}
 	l.held += uint32(r.n)
 	if l.roomy() {
@@ -137,24 +135,28 @@ func (t *Table) takeRun(i uint32) (Run, bool) {
 // ServeRun serves the packets of a run in order, counts their fates, frees them,
 // and puts the port back into the run queue if more came meanwhile.
 func (t *Table) ServeRun(r Run, serve func(Port, Packet) Fate) {
-	var counts [NumFates]uint32
-	last := r.first
+	usual := r.Port.usual()
+	passed := 0
+	var counts [NumFates]uint16 // of the others; a run is short
+	var last *slot
 	for h, i := r.first, 0; i < r.n; i++ {
 		s := t.pool.slot(h)
-		counts[serve(r.Port, t.packet(h, s))]++
-		t.pool.dropTail(h, s)
-		last, h = h, s.next
+		if f := serve(r.Port, t.packet(h, s)); f == usual {
+			passed++
+		} else {
+			counts[f]++
+		}
+		t.pool.dropTail(ref{s, h})
+		last, h = s, s.next
 	}
-	l, co := &t.lines[r.Port], t.cold[r.Port].Load()
+	l := &t.lines[r.Port]
 	l.mu.Lock()
 	l.held -= uint32(r.n)
-	for f, n := range counts {
-		if n != 0 {
-			if Fate(f) == r.Port.usual() {
-				l.passed += uint64(n)
-			} else {
-				co.fates[f] += uint64(n)
-			}
+	l.passed += uint64(passed)
+	if passed < r.n {
+		co := t.cold[r.Port].Load()
+		for f, n := range counts {
+			co.fates[f] += uint64(n)
 		}
 	}
 	st := l.state.Load() &^ serving

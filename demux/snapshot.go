@@ -36,7 +36,10 @@ func law(who string, arrived uint64, fates [NumFates]uint64, queued int) error {
 // Port is a snapshot of one line.
 func (t *Table) Port(p Port) PortStats {
 	l, co := &t.lines[p], t.cold[p].Load()
-	s := PortStats{Port: p, Knocked: l.closed.Load()}
+	s := PortStats{Port: p}
+	if !p.IsLane() {
+		s.Knocked = t.knock[p].Load()
+	}
 	if co == nil {
 		return s
 	}
@@ -55,7 +58,7 @@ func (t *Table) Port(p Port) PortStats {
 	s.Fates[p.usual()] += l.passed
 	s.Queued = int(l.n + l.held)
 	s.Bytes = int(l.bytes)
-	s.High = int(max(co.high, l.n))
+	s.High = int(l.high)
 	return s
 }
 

@@ -11,7 +11,7 @@ import (
 // in one cache line without a pointer, so that 65,536 ports cost a packet one
 // memory access and the garbage collector nothing. What is rarer is in cold.
 type line struct {
-	mu sync.Mutex // guards all below but state's reads and closed
+	mu sync.Mutex // guards all below but state's reads
 
 	head, tail uint32 // chain of queued packets
 	n          uint32 // packets queued
@@ -20,10 +20,10 @@ type line struct {
 	maxBytes   uint32 // limit of bytes
 	state      atomic.Uint32
 	held       uint32 // taken by a worker, fate still open
+	high       uint32 // most packets queued at once
+	deficit    int32  // of the round robin, bytes
 	arrived    uint64 // while bound
 	passed     uint64 // the usual fate: to-stack (TCP, lanes) or to-service (UDP)
-
-	closed atomic.Uint64 // arrived while nobody had the port; their fates are the closed lane's
 }
 
 // Bits of line.state. They change under mu and are read without it.
@@ -48,12 +48,10 @@ func (p Port) usual() Fate {
 // cold is what a line needs seldom. It is made at the first Bind and stays, so
 // that counters outlive their owner.
 type cold struct {
-	fates   [NumFates]uint64 // but for the line's passed
-	kinds   [NumKinds]uint64 // arrivals but for FromDevice
-	high    uint32           // most packets queued at once
-	deficit int              // of the round robin, bytes
-	owner   string
-	wake    chan struct{} // one token: look at the queue again
+	fates [NumFates]uint64 // but for the line's passed
+	kinds [NumKinds]uint64 // arrivals but for FromDevice
+	owner string
+	wake  chan struct{} // one token: look at the queue again
 }
 
 // Limits bound one queue. A packet is refused when it would cross either.
@@ -111,6 +109,8 @@ type Options struct {
 // others get values.
 type Table struct {
 	lines []line
+	taken []atomic.Uint64 // bitmap of the bound lines: it says what is closed without a look at the line
+	knock []atomic.Uint64 // per port: arrived while nobody had it; their fates are the closed lane's
 	cold  []atomic.Pointer[cold]
 	pool  *pool
 	rq    runq
@@ -139,6 +139,8 @@ func New(o Options) *Table {
 	}
 	t := &Table{
 		lines: make([]line, numLines),
+		taken: make([]atomic.Uint64, (numLines+63)/64),
+		knock: make([]atomic.Uint64, laneBase),
 		cold:  make([]atomic.Pointer[cold], numLines),
 		made:  make([]atomic.Uint64, (numLines+63)/64),
 		pool:  newPool(o.Packets, o.TailBytes),
@@ -163,6 +165,9 @@ func (t *Table) Log() *Log { return t.log }
 
 // SetAddrs says what addresses are the host's; it may change while packets pass.
 func (t *Table) SetAddrs(a *Addrs) { t.addrs.Store(a) }
+
+// isBound reports whether somebody had the port a moment ago.
+func (t *Table) isBound(p Port) bool { return t.taken[p/64].Load()>>(p%64)&1 != 0 }
 
 func (p Port) defaultLimits() Limits {
 	switch {
@@ -192,7 +197,7 @@ func (t *Table) Bind(p Port, c Config) error {
 		t.cold[p].Store(co)
 		t.made[p/64].Or(1 << (p % 64))
 	}
-	co.owner, co.deficit = c.Owner, 0
+	co.owner, l.deficit = c.Owner, 0
 	t.limitLocked(l, p, c.Limits)
 	st := bound
 	if c.Socket {
@@ -200,6 +205,7 @@ func (t *Table) Bind(p Port, c Config) error {
 	}
 	// A worker may still hold packets of the last owner: it keeps its bits.
 	l.state.Store(st | l.state.Load()&(serving|ready))
+	t.taken[p/64].Or(1 << (p % 64))
 	t.log.Add(Event{Type: PortBound, Port: p, Who: c.Owner})
 	return nil
 }
@@ -281,11 +287,12 @@ func (t *Table) Release(p Port) {
 		return
 	}
 	co := t.cold[p].Load()
-	first, last, n := t.emptyLocked(l, co, PortReleased)
+	first, n := t.emptyLocked(l, co, PortReleased)
 	l.state.Store(l.state.Load() & (serving | ready))
+	t.taken[p/64].And(^(uint64(1) << (p % 64)))
 	t.log.Add(Event{Type: PortUnbound, Port: p, Who: co.owner, Count: uint64(n)})
 	l.mu.Unlock()
-	t.freeChain(first, last, n)
+	t.freeChain(first, n)
 	co.signal()
 }
 
@@ -295,19 +302,18 @@ func (t *Table) Drain() {
 	for p := range t.eachMade {
 		l := &t.lines[p]
 		l.mu.Lock()
-		first, last, n := t.emptyLocked(l, t.cold[p].Load(), HostStopped)
+		first, n := t.emptyLocked(l, t.cold[p].Load(), HostStopped)
 		l.mu.Unlock()
-		t.freeChain(first, last, n)
+		t.freeChain(first, n)
 	}
 }
 
 // emptyLocked takes all packets out of a queue and gives them one fate.
-func (t *Table) emptyLocked(l *line, co *cold, f Fate) (first, last uint32, n int) {
-	first, last, n = l.head, l.tail, int(l.n)
-	co.high = max(co.high, l.n)
+func (t *Table) emptyLocked(l *line, co *cold, f Fate) (first uint32, n int) {
+	first, n = l.head, int(l.n)
 	co.fates[f] += uint64(n)
 	l.head, l.tail, l.n, l.bytes = 0, 0, 0, 0
-	return first, last, n
+	return first, n
 }
 
 func (c *cold) signal() {
@@ -317,12 +323,13 @@ func (c *cold) signal() {
 	}
 }
 
-// freeChain gives n packets back with their tails.
-func (t *Table) freeChain(first, last uint32, n int) {
+// freeChain gives a chain of n packets back with their tails.
+func (t *Table) freeChain(first uint32, n int) {
+	var last *slot
 	for h, i := first, 0; i < n; i++ {
-		s := t.pool.slot(h)
-		t.pool.dropTail(h, s)
-		h = s.next
+		last = t.pool.slot(h)
+		t.pool.dropTail(ref{last, h})
+		h = last.next
 	}
 	t.pool.give(first, last, n)
 }

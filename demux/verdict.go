@@ -2,6 +2,7 @@ package demux
 
 import (
 	"encoding/binary"
+	"math/bits"
 	"net/netip"
 
 	"porthole/demux/packet"
@@ -11,6 +12,7 @@ import (
 // one by one. It is never changed after it is made.
 type Addrs struct {
 	own4  []own4
+	only4 own4 // the address when there is one alone, else zero
 	own6  [][16]byte
 	group [][16]byte // IPv6 groups: all nodes, solicited node of each address
 }
@@ -40,6 +42,9 @@ func NewAddrs(prefixes ...netip.Prefix) *Addrs {
 			a.group = append(a.group, [16]byte{0: 0xff, 1: 0x02, 11: 1, 12: 0xff, 13: b[13], 14: b[14], 15: b[15]})
 		}
 	}
+	if len(a.own4) == 1 {
+		a.only4 = a.own4[0]
+	}
 	a.group = append(a.group,
 		[16]byte{0: 0xff, 1: 1, 15: 1}, [16]byte{0: 0xff, 1: 2, 15: 1}) // all nodes (RFC 4291, 2.7.1)
 	return a
@@ -50,9 +55,20 @@ func NewAddrs(prefixes ...netip.Prefix) *Addrs {
 // host's own traffic to itself.
 func (a *Addrs) judge(i *packet.Info, ip []byte, own bool) (f Fate, group bool) {
 	if i.Version == 4 {
-		return a.judge4(binary.BigEndian.Uint32(ip[12:]), binary.BigEndian.Uint32(ip[16:]), own)
+		src, dst := binary.BigEndian.Uint32(ip[12:]), binary.BigEndian.Uint32(ip[16:])
+		if a.usual4(src, dst) {
+			return NoFate, false
+		}
+		return a.judge4(src, dst, own)
 	}
 	return a.judge6(i, (*[16]byte)(ip[8:]), (*[16]byte)(ip[24:]), own)
+}
+
+// usual4 is judge4 for nearly all packets: to the host's only address, from one of
+// class A to C that is not its own.
+func (a *Addrs) usual4(src, dst uint32) bool {
+	net := src >> 24
+	return dst == a.only4.addr && dst != 0 && src != dst && src != a.only4.broadcast && net-1 < 223 && net != 127
 }
 
 func (a *Addrs) judge4(src, dst uint32, own bool) (f Fate, group bool) {
@@ -139,13 +155,29 @@ func namelessOK(i *packet.Info) bool {
 	return false
 }
 
+// headerOK verifies an IPv4 header's checksum; nearly all are five words long.
+func headerOK(ip []byte) bool {
+	if ip[0] != 0x45 {
+		return packet.Sum(ip[:int(ip[0]&15)*4], 0) == 0xffff
+	}
+	h := ip[:20:20]
+	// In either byte order a right sum is all ones (RFC 1071, 2(B)).
+	s, c := bits.Add64(binary.LittleEndian.Uint64(h), binary.LittleEndian.Uint64(h[8:]), 0)
+	s, c = bits.Add64(s, uint64(binary.LittleEndian.Uint32(h[16:])), c)
+	s += c
+	s = s>>32 + s&0xffffffff
+	s = s>>16 + s&0xffff
+	s = s>>16 + s&0xffff
+	return s>>16+s&0xffff == 0xffff
+}
+
 // lineOf finds where a packet that parsed belongs: a line, or a fate at once.
 func (t *Table) lineOf(i *packet.Info, ip, tail []byte, off *Offload, kind Kind, a *Addrs) (Port, Fate) {
 	f, group := a.judge(i, ip, kind == SelfTest)
 	if f != NoFate {
 		return LaneHost, f
 	}
-	if !packet.VerifyHeader(i, ip) {
+	if i.Version == 4 && !headerOK(ip) {
 		return LaneHost, BadChecksum
 	}
 	if off.Flags == 0 && !packet.VerifyTransport(i, ip, tail) {
@@ -158,7 +190,7 @@ func (t *Table) lineOf(i *packet.Info, ip, tail []byte, off *Offload, kind Kind,
 		}
 		return TCPPort(i.DstPort), NoFate
 	case packet.UDP:
-		if group && (i.Version == 6 || t.lines[UDPPort(i.DstPort)].state.Load()&bound == 0) {
+		if group && (i.Version == 6 || !t.isBound(UDPPort(i.DstPort))) {
 			return LaneHost, NotForUs // RFC 1122, 3.2.2: no ICMP error for a broadcast
 		}
 		return UDPPort(i.DstPort), NoFate
