@@ -97,6 +97,7 @@ func New(c Config) (*Stack, error) {
 	s.reap.init(s)
 	s.doors.init()
 	s.net = netstack.New(netstack.Options{
+		Clock: coarseClock{tcpip.NewStdClock()},
 		NetworkProtocols: []netstack.NetworkProtocolFactory{
 			ipv4.NewProtocol, ipv6.NewProtocol, arp.NewProtocol,
 		},
