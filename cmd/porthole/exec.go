@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -60,7 +61,8 @@ type innerSpec struct {
 	Asked6   bool   // the IPv6 address was asked for: no doing without
 	LogLevel string
 	LogForm  string
-	Probe    bool // only try whether all this can be made
+	Flags    hostFlags // for a reload; the path of the file is absolute
+	Probe    bool      // only try whether all this can be made
 }
 
 // launch runs argv beside a host in namespaces of their own. path is as in
@@ -70,10 +72,16 @@ func (c *execCmd) launch(f *config.File, path string, argv []string) (code int, 
 	if err := config.Print(&yaml, &f.Config); err != nil {
 		return 1, err
 	}
+	flags := c.hostFlags
+	if flags.Config != "" && flags.Config != "-" {
+		if flags.Config, err = filepath.Abs(flags.Config); err != nil {
+			return 1, err
+		}
+	}
 	payload, err := json.Marshal(innerSpec{
 		Config: yaml.String(), Path: path, Argv: argv, Dir: control.Dir(),
 		Named: f.IsSet("name"), Asked6: f.IsSet("link.address6"),
-		LogLevel: c.LogLevel, LogForm: c.LogFormat,
+		LogLevel: c.LogLevel, LogForm: c.LogFormat, Flags: flags,
 	})
 	if err != nil {
 		return 1, err
@@ -177,7 +185,7 @@ func insideHost(in *sandbox.Inside, spec *innerSpec, con *console) (*session, *p
 	if err != nil {
 		return nil, nil, errors.Join(err, dev.Close(), srv.Close())
 	}
-	s := startSession(h, srv)
+	s := startSession(h, srv, &reloader{spec.Flags, f.Config})
 	if err := s.ready(in.Context()); err != nil {
 		return nil, nil, errors.Join(err, s.stop())
 	}

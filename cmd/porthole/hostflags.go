@@ -36,22 +36,31 @@ type logFlags struct {
 
 // load reads the file, lays the flags over it and checks the whole.
 func (h *hostFlags) load(con *console) (*config.File, error) {
-	f := config.Default()
-	if h.Config != "" {
-		r, name := con.in, "standard input"
-		if h.Config != "-" {
-			file, err := os.Open(h.Config)
-			if err != nil {
-				return nil, usageError{fmt.Errorf("--config: %w", err)}
-			}
-			defer func() { _ = file.Close() }()
-			r, name = io.Reader(file), h.Config
-		}
-		var err error
-		if f, err = config.Decode(name, r); err != nil {
-			return nil, err
-		}
+	switch h.Config {
+	case "":
+		return h.over(config.Default())
+	case "-":
+		return h.read("standard input", con.in)
 	}
+	file, err := os.Open(h.Config)
+	if err != nil {
+		return nil, usageError{fmt.Errorf("--config: %w", err)}
+	}
+	defer func() { _ = file.Close() }()
+	return h.read(h.Config, file)
+}
+
+// read is load for a file that is open.
+func (h *hostFlags) read(name string, r io.Reader) (*config.File, error) {
+	f, err := config.Decode(name, r)
+	if err != nil {
+		return nil, err
+	}
+	return h.over(f)
+}
+
+// over lays the flags over f and checks the whole.
+func (h *hostFlags) over(f *config.File) (*config.File, error) {
 	for _, s := range []struct{ path, flag, value string }{
 		{"name", "--name", h.Name},
 		{"zone", "--zone", h.Zone},

@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"strings"
 
 	"github.com/alecthomas/kong"
 
 	"porthole/cmd/porthole/internal/config"
+	"porthole/cmd/porthole/internal/control"
 	"porthole/services"
 )
 
@@ -23,7 +25,14 @@ type cli struct {
 	Demo    demoCmd    `cmd:"" help:"The first minute: bring a host up in a private network and point real clients at it."`
 	Exec    execCmd    `cmd:"" help:"Run a command in a private network that has the host in it. No root needed."`
 	Up      upCmd      `cmd:"" help:"Bring the host up on this machine until Ctrl-C. Needs root (CAP_NET_ADMIN)."`
-	Ports   portsCmd   `cmd:"" help:"Show the port table of a running host."`
+	Ports   portsCmd   `cmd:"" help:"Show the port table of a running host: every queue, how full, how full at most."`
+	Set     setCmd     `cmd:"" help:"Change a port's queues, and the speed of its service, while it runs."`
+	Fates   fatesCmd   `cmd:"" help:"Show what became of every packet, and that none is missing."`
+	Open    openCmd    `cmd:"" help:"Run a service on one more port."`
+	Close   closeCmd   `cmd:"" help:"Close a port."`
+	Reload  reloadCmd  `cmd:"" help:"Make a running host take its changed configuration."`
+	Events  eventsCmd  `cmd:"" help:"Show what happened: ports bound and released, queues that filled, settings changed."`
+	Ps      psCmd      `cmd:"" help:"List the running hosts."`
 	Config  configCmd  `cmd:"" help:"Print the configuration as commented YAML; --config FILE takes it."`
 	Doctor  doctorCmd  `cmd:"" help:"Say what this machine lacks and the command that mends it."`
 	Client  clientCmd  `cmd:"" help:"Clients that other machines do not have."`
@@ -88,6 +97,7 @@ func report(con *console, err error) int {
 	var problems config.Problems
 	var wrong *services.ConfigError
 	var use usageError
+	var no *control.Error
 	switch {
 	case err == nil:
 		return 0
@@ -96,10 +106,16 @@ func report(con *console, err error) int {
 	case errors.As(err, &problems):
 		fmt.Fprintln(con.err, problems)
 		return 2
+	case errors.As(err, &no) && len(no.Failure.Problems) > 0:
+		fmt.Fprintln(con.err, strings.Join(no.Failure.Problems, "\n"))
+		return 2
 	}
 	fmt.Fprintln(con.err, "porthole: "+strings.ReplaceAll(err.Error(), "\n", "; "))
 	if errors.As(err, &use) || errors.As(err, &wrong) {
 		return 2
+	}
+	if no != nil && (no.Status == http.StatusBadRequest || no.Status == http.StatusNotFound) {
+		return 2 // what was asked for cannot be
 	}
 	return 1
 }

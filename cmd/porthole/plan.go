@@ -19,6 +19,7 @@ type plan struct {
 	open   tun.Options
 	notes  []string // what differs from the defaults, and why
 	socket string
+	api    string // where else the API is, with the way to its token
 }
 
 // routes are the questions that a plan asks of the machine; tests have their own.
@@ -138,6 +139,9 @@ func (p *plan) write(w io.Writer) {
 	line("resolve", "%s", p.resolvectl())
 	if p.socket != "" {
 		line("control", "%s", p.socket)
+	}
+	if p.api != "" {
+		line("api", "%s", p.api)
 	}
 	for _, n := range p.notes {
 		line("note", "%s", n)

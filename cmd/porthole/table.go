@@ -13,20 +13,36 @@ import (
 
 // portTable writes the ports with their queues, a line each.
 func portTable(w io.Writer, ports []porthole.PortStatus) error {
-	rows := [][]string{{"PORT", "SERVICE", "STATE", "PROBE", "ARRIVED", "QUEUE", "PEAK", "ACCEPT", "LOST"}}
+	rows := [][]string{{"PORT", "SERVICE", "STATE", "PROBE", "ARRIVED", "QUEUE", "PEAK", "SYN", "PEAK", "ACCEPT", "PEAK", "LOST"}}
+	set := slices.ContainsFunc(ports, func(p porthole.PortStatus) bool { return p.Changed != "" })
+	if set {
+		rows[0] = append(rows[0], "SET")
+	}
 	for i := range ports {
 		p := &ports[i]
-		accept := "-"
-		if p.AcceptLimit > 0 {
-			accept = fmt.Sprintf("%d/%d", p.Accept, p.AcceptLimit)
-		}
-		rows = append(rows, []string{
+		row := []string{
 			p.Port.String(), p.Service, p.State, took(p), fmt.Sprint(p.Arrived),
-			fmt.Sprintf("%d/%d", p.Queued, p.LimitPackets), fmt.Sprint(p.HighWater), accept, lost(p),
-		})
+			fmt.Sprintf("%d/%d", p.Queued, p.LimitPackets), fmt.Sprint(p.HighWater),
+		}
+		if listens(p) {
+			row = append(row, fmt.Sprintf("%d/%d", p.Syn, p.SynLimit), fmt.Sprint(p.SynHigh),
+				fmt.Sprintf("%d/%d", p.Accept, p.AcceptLimit), fmt.Sprint(p.AcceptHigh))
+		} else {
+			row = append(row, "-", "-", "-", "-")
+		}
+		row = append(row, lost(p))
+		if set {
+			row = append(row, p.Changed)
+		}
+		rows = append(rows, row)
 	}
-	_, err := io.WriteString(w, columns(rows, 4, 5, 6, 7))
+	_, err := io.WriteString(w, columns(rows, 4, 5, 6, 7, 8, 9, 10))
 	return err
+}
+
+// listens reports whether the port has a SYN queue and an accept queue.
+func listens(p *porthole.PortStatus) bool {
+	return p.Port.Proto == "tcp" && p.State != "connected" && p.State != "closing"
 }
 
 // listed leaves out the ports of single connections, such as the probes' own: they

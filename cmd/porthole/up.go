@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -23,8 +24,9 @@ import (
 type upCmd struct {
 	hostFlags
 	logFlags
-	DryRun  bool `help:"Print the plan and open nothing."`
-	ReadyFD *int `name:"ready-fd" placeholder:"N" help:"Write a line to file descriptor N and close it when every service was probed."`
+	ControlListen string `placeholder:"ADDR:PORT" help:"Serve the API and /metrics on this loopback address, too, such as 127.0.0.1:9077; it needs the token that is printed."`
+	DryRun        bool   `help:"Print the plan and open nothing."`
+	ReadyFD       *int   `name:"ready-fd" placeholder:"N" help:"Write a line to file descriptor N and close it when every service was probed."`
 }
 
 // Run brings the host up on this machine and serves until a signal.
@@ -32,6 +34,11 @@ func (c *upCmd) Run(con *console) error {
 	f, err := c.load(con)
 	if err != nil {
 		return err
+	}
+	if c.ControlListen != "" {
+		if err := control.LoopbackAddr(c.ControlListen); err != nil {
+			return usageError{fmt.Errorf("--control-listen: %w", err)}
+		}
 	}
 	p, err := makePlan(f, machine)
 	if err != nil {
@@ -52,22 +59,31 @@ func (c *upCmd) Run(con *console) error {
 	if err != nil {
 		return err
 	}
+	if c.ControlListen != "" {
+		loop, err := srv.ListenLoopback(c.ControlListen)
+		if err != nil {
+			return errors.Join(fmt.Errorf("--control-listen: %w", err), srv.Close())
+		}
+		p.api = loop.URL() + "  (token in " + loop.TokenFile() + ")"
+	}
 	dev, err := p.device(f.IsSet("link.address6"))
 	if err != nil {
 		return errors.Join(err, srv.Close())
 	}
 	p.socket = srv.Path()
 	scr := newScreen(con)
-	h, err := porthole.New(p.cfg, dev, c.logger(scr.logs(con.err), slog.LevelInfo))
+	log := c.logger(scr.logs(con.err), slog.LevelInfo)
+	h, err := porthole.New(p.cfg, dev, log)
 	if err != nil {
 		return errors.Join(err, dev.Close(), srv.Close())
 	}
-	return serveUp(con.out, scr, p, startSession(h, srv), ready)
+	s := startSession(h, srv, &reloader{c.hostFlags, f.Config})
+	return serveUp(con.out, scr, p, s, ready, newHangup(log, con))
 }
 
 // serveUp shows a running session until a signal ends it. A second one ends the
-// program at once; the kernel then takes the device away.
-func serveUp(out io.Writer, scr *screen, p *plan, s *session, ready io.WriteCloser) error {
+// program at once; the kernel then takes the device away. SIGHUP reloads.
+func serveUp(out io.Writer, scr *screen, p *plan, s *session, ready io.WriteCloser, hup *hangup) error {
 	sigs := make(chan os.Signal, 2)
 	signal.Notify(sigs, unix.SIGINT, unix.SIGTERM)
 	if !signal.Ignored(unix.SIGHUP) {
@@ -75,13 +91,24 @@ func serveUp(out io.Writer, scr *screen, p *plan, s *session, ready io.WriteClos
 	}
 	defer signal.Stop(sigs)
 	ctx, cancel := context.WithCancel(context.Background())
+	over, again := make(chan struct{}), make(chan struct{}, 1)
+	var reloads sync.WaitGroup
+	reloads.Go(func() { hup.serve(ctx, s, again) })
+	defer reloads.Wait()
 	defer cancel()
-	over := make(chan struct{})
 	defer close(over)
 	go func() {
 		for n := 0; ; n++ {
 			select {
 			case sig := <-sigs:
+				if sig == unix.SIGHUP && n == 0 && !hup.real() {
+					select {
+					case again <- struct{}{}:
+					default: // one waits already
+					}
+					n--
+					continue
+				}
 				if n > 0 {
 					os.Exit(128 + int(sig.(syscall.Signal)))
 				}

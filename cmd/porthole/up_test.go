@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,12 +22,14 @@ import (
 
 // fakeHost is ready at once and runs until it is told to end.
 type fakeHost struct {
-	fail  chan error
-	ready chan struct{}
+	control.Host // what no test asks for
+	fail         chan error
+	ready        chan struct{}
+	reloaded     chan porthole.Config
 }
 
 func newFakeHost() *fakeHost {
-	h := &fakeHost{make(chan error, 1), make(chan struct{})}
+	h := &fakeHost{fail: make(chan error, 1), ready: make(chan struct{}), reloaded: make(chan porthole.Config, 1)}
 	close(h.ready)
 	return h
 }
@@ -40,13 +43,23 @@ func (h *fakeHost) Run(ctx context.Context) error {
 	}
 }
 func (h *fakeHost) Ready() <-chan struct{} { return h.ready }
+func (h *fakeHost) Config() porthole.Config {
+	c := porthole.DefaultConfig()
+	c.Name, c.Link.Interface = "porthole-2", "ph7"
+	return c
+}
+func (h *fakeHost) Reload(_ context.Context, c porthole.Config) ([]string, error) {
+	h.reloaded <- c
+	return nil, nil
+}
 func (h *fakeHost) Health() porthole.Health {
 	return porthole.Health{Name: "porthole", LedgerOK: true}
 }
 func (h *fakeHost) Ports() []porthole.PortStatus {
 	return []porthole.PortStatus{
 		{Port: services.TCP(7), Service: "echo", State: "bound", LimitPackets: 1024, AcceptLimit: 128},
-		{Port: services.TCP(21), Service: "ftp", State: "failed", Error: "probe:\nno greeting", LimitPackets: 1024, AcceptLimit: 128},
+		{Port: services.TCP(21), Service: "ftp", State: "failed", Error: "probe:\nno greeting", LimitPackets: 1024, AcceptLimit: 128,
+			Accept: 3, AcceptHigh: 9, Syn: 2, SynHigh: 7, SynLimit: 128},
 		{Port: services.TCP(40000), Service: "ftp", State: "connected"},
 		{Port: services.UDP(53), Service: "dns", State: "answering", Took: 400 * time.Microsecond, Arrived: 9, LimitPackets: 64,
 			Fates: map[string]uint64{"to-service": 6, "queue-full": 2, "bad-checksum": 1}},
@@ -69,7 +82,9 @@ func runUp(t *testing.T, h *fakeHost, during func(socket string)) (string, error
 	require.NoError(t, err)
 	var out bytes.Buffer
 	done := make(chan error, 1)
-	go func() { done <- serveUp(&out, &screen{}, p, startSession(h, srv), w) }()
+	from := &reloader{hostFlags{Config: filepath.Join(dir, "host.yaml"), MTU: "1400"}, p.cfg}
+	quiet := &hangup{log: slog.New(slog.DiscardHandler)}
+	go func() { done <- serveUp(&out, &screen{}, p, startSession(h, srv, from), w, quiet) }()
 	line := make([]byte, 16)
 	n, err := r.Read(line)
 	require.NoError(t, err)
@@ -101,6 +116,24 @@ porthole: ready
 `), out)
 }
 
+// TestUpReloadsAtHangup: the file again, under the flags of the start; what it says
+// as before stays as it was settled.
+func TestUpReloadsAtHangup(t *testing.T) {
+	h := newFakeHost()
+	_, err := runUp(t, h, func(socket string) {
+		file := filepath.Join(filepath.Dir(socket), "host.yaml")
+		require.NoError(t, os.WriteFile(file, []byte("ports:\n  53/udp: queue=64\n"), 0o600))
+		require.NoError(t, unix.Kill(os.Getpid(), unix.SIGHUP))
+		c := <-h.reloaded
+		require.Equal(t, "queue=64", c.Ports[services.UDP(53)].String())
+		require.Equal(t, "porthole-2", c.Name)
+		require.Equal(t, "ph7", c.Link.Interface)
+		require.Equal(t, 1400, c.Link.MTU)
+		require.NoError(t, unix.Kill(os.Getpid(), unix.SIGTERM))
+	})
+	require.NoError(t, err)
+}
+
 func TestUpEndsWithTheHost(t *testing.T) {
 	h := newFakeHost()
 	_, err := runUp(t, h, func(string) { h.fail <- errors.New("device ph0: interface was removed") })
@@ -110,12 +143,17 @@ func TestUpEndsWithTheHost(t *testing.T) {
 func TestPortTable(t *testing.T) {
 	var out bytes.Buffer
 	require.NoError(t, portTable(&out, newFakeHost().Ports()))
-	require.Equal(t, `PORT       SERVICE  STATE      PROBE   ARRIVED   QUEUE  PEAK  ACCEPT  LOST
-7/tcp      echo     bound      -             0  0/1024     0   0/128  0
-21/tcp     ftp      failed     -             0  0/1024     0   0/128  probe: no greeting
-40000/tcp  ftp      connected  -             0     0/0     0       -  0
-53/udp     dns      answering  0.4 ms        9    0/64     0       -  1 bad-checksum, 2 queue-full
+	require.Equal(t, `PORT       SERVICE  STATE      PROBE   ARRIVED   QUEUE  PEAK    SYN  PEAK  ACCEPT  PEAK  LOST
+7/tcp      echo     bound      -             0  0/1024     0    0/0     0   0/128     0  0
+21/tcp     ftp      failed     -             0  0/1024     0  2/128     7   3/128     9  probe: no greeting
+40000/tcp  ftp      connected  -             0     0/0     0      -     -       -     -  0
+53/udp     dns      answering  0.4 ms        9    0/64     0      -     -       -     -  1 bad-checksum, 2 queue-full
 `, out.String())
+	ports := newFakeHost().Ports()[3:]
+	ports[0].Changed = "queue=64"
+	out.Reset()
+	require.NoError(t, portTable(&out, ports))
+	require.True(t, strings.HasSuffix(out.String(), "  1 bad-checksum, 2 queue-full  queue=64\n"), out.String())
 }
 
 func TestInsideEnv(t *testing.T) {

@@ -139,6 +139,45 @@ func (f *File) Check() error {
 	return ce
 }
 
+// Locate gives the *services.ConfigErrors that err joins the places where they were
+// written. Another error, or one of a configuration without a file, it gives back.
+func (f *File) Locate(err error) error {
+	if f.Name == "" || err == nil {
+		return err
+	}
+	var ps Problems
+	var walk func(error)
+	walk = func(e error) {
+		switch x := e.(type) {
+		case interface{ Unwrap() []error }:
+			for _, e := range x.Unwrap() {
+				walk(e)
+			}
+		case *services.ConfigError:
+			ps = append(ps, f.problem(x))
+		case interface{ Unwrap() error }:
+			walk(x.Unwrap())
+		}
+	}
+	walk(err)
+	if len(ps) == 0 {
+		return err
+	}
+	return ps
+}
+
+func (f *File) problem(ce *services.ConfigError) Problem {
+	if flag := f.flags[ce.Key]; flag != "" {
+		return Problem{File: flag, Text: ce.Err.Error()}
+	}
+	for path := ce.Key; path != ""; path = parent(path) {
+		if m, ok := f.at[path]; ok {
+			return Problem{File: f.Name, Line: m.line, Col: m.col, Text: ce.Error()}
+		}
+	}
+	return Problem{File: f.Name, Text: ce.Error()}
+}
+
 // parent cuts the last step off a path: a.b[1] gives a.b, a.b gives a, a gives "".
 func parent(path string) string {
 	return path[:max(strings.LastIndexAny(path, ".["), 0)]

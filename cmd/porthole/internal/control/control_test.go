@@ -18,22 +18,113 @@ import (
 	"go.uber.org/goleak"
 
 	"porthole"
+	"porthole/cmd/porthole/internal/config"
 	"porthole/services"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-type fakeHost struct{}
-
-func (fakeHost) Ports() []porthole.PortStatus {
-	return []porthole.PortStatus{{
-		Port: services.TCP(80), Service: "http", State: "answering", Took: 400 * time.Microsecond,
-		Arrived: 3, Fates: map[string]uint64{"to-stack": 3},
-	}}
+// fakeHost has one port, and one event every time it is asked.
+type fakeHost struct {
+	Host // what a test does not ask for
+	mu   sync.Mutex
+	set  porthole.Settings
+	open string
 }
 
-func (fakeHost) Health() porthole.Health {
+func port80() porthole.PortStatus {
+	return porthole.PortStatus{
+		Port: services.TCP(80), Service: "http", State: "answering", Took: 400 * time.Microsecond,
+		Arrived: 3, Fates: map[string]uint64{"to-stack": 3},
+	}
+}
+
+func (*fakeHost) Ports() []porthole.PortStatus { return []porthole.PortStatus{port80()} }
+
+func (h *fakeHost) Port(p services.Port) (porthole.PortStatus, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s := port80()
+	s.Settings = h.set
+	return s, p == s.Port
+}
+
+func (*fakeHost) Health() porthole.Health {
 	return porthole.Health{Name: "a", Device: "ph0", Ready: true, LedgerOK: true}
+}
+
+func (*fakeHost) Ledger() porthole.Ledger {
+	return porthole.Ledger{Of: "host", Arrived: 3, Fates: map[string]uint64{"to-stack": 3}, Kinds: map[string]uint64{"device": 3}, LawOK: true, Device: &porthole.DeviceCounters{InPackets: 3}}
+}
+
+func (h *fakeHost) PortLedger(name string) (porthole.Ledger, bool) {
+	l := h.Ledger()
+	l.Of, l.Device = name, nil
+	return l, name == "80/tcp"
+}
+
+func (*fakeHost) Events(cursor uint64) ([]porthole.Event, uint64, uint64) {
+	missed := uint64(0)
+	if cursor == 0 {
+		missed = 7
+	}
+	return []porthole.Event{{Seq: cursor + 1 + missed, Type: "queue-filled", Port: "80/tcp", Fate: "queue-full", Count: 64}}, cursor + 1 + missed, missed
+}
+
+func (*fakeHost) Config() porthole.Config { return porthole.DefaultConfig() }
+
+func (h *fakeHost) Set(p services.Port, s porthole.Settings) error {
+	if err := s.Check(p); err != nil {
+		return &porthole.Error{Kind: porthole.Invalid, Err: fmt.Errorf("set %v: %w", p, err)}
+	}
+	if p != services.TCP(80) {
+		return &porthole.Error{Kind: porthole.NotFound, Err: fmt.Errorf("set %v: nobody has the port", p)}
+	}
+	h.mu.Lock()
+	h.set = s
+	h.mu.Unlock()
+	return nil
+}
+
+func (h *fakeHost) Reset(services.Port) error {
+	h.mu.Lock()
+	h.set = porthole.Settings{}
+	h.mu.Unlock()
+	return nil
+}
+
+func (h *fakeHost) Open(_ context.Context, p services.Port, name string) error {
+	if p == services.TCP(80) && name == "echo" {
+		return &porthole.Error{Kind: porthole.InUse, Err: errors.New("open 80/tcp: already in use by http")}
+	}
+	h.mu.Lock()
+	h.open = p.String() + " " + name
+	h.mu.Unlock()
+	return nil
+}
+
+func (*fakeHost) Close(p services.Port) error {
+	if p != services.TCP(80) {
+		return &porthole.Error{Kind: porthole.NotFound, Err: errors.New("close: nobody has the port")}
+	}
+	return nil
+}
+
+func (h *fakeHost) api() *API {
+	return &API{
+		Host: h,
+		Reload: func(_ context.Context, name string, text []byte) ([]string, error) {
+			switch {
+			case text == nil:
+				return nil, nil
+			case name == "bad.yaml":
+				return nil, config.Problems{{File: name, Line: 1, Col: 2, Text: "wrong"}, {File: name, Line: 3, Col: 4, Text: "wrong, too"}}
+			}
+			return []string{name + ": " + string(text)}, nil
+		},
+		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "porthole_ready 1\n") }),
+		More:    []Route{{"GET", "/v1/more", func(w http.ResponseWriter, _ *http.Request) { answer(w, 200, "more") }}},
+	}
 }
 
 // serve runs a host's socket until the test ends, or until stop.
@@ -43,7 +134,7 @@ func serve(t *testing.T, dir, name string) (s *Server, stop func()) {
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- s.Serve(ctx, fakeHost{}) }()
+	go func() { done <- s.Serve(ctx, new(fakeHost).api()) }()
 	stop = sync.OnceFunc(func() { cancel(); require.NoError(t, <-done) })
 	t.Cleanup(stop)
 	return s, stop
@@ -71,11 +162,13 @@ func TestClientAndServer(t *testing.T) {
 	require.Equal(t, "a", c.Name)
 	ports, err := c.Ports(t.Context())
 	require.NoError(t, err)
-	require.Equal(t, fakeHost{}.Ports(), ports)
+	require.Equal(t, new(fakeHost).Ports(), ports)
 	health, err := c.Health(t.Context())
 	require.NoError(t, err)
-	require.Equal(t, fakeHost{}.Health(), health)
-	require.ErrorContains(t, c.get(t.Context(), "/v2", &health), "no such path; there are /v1/ports and /v1/health")
+	require.Equal(t, new(fakeHost).Health(), health)
+	err = c.call(t.Context(), "GET", "/v2", nil, &health)
+	require.EqualError(t, err, "no such path; there are /v1/health, /v1/ports, /v1/ports/{number}/{proto}, /v1/ports/{number}/{proto}/settings, "+
+		"/v1/ports/{number}/{proto}/open, /v1/ports/{number}/{proto}/close, /v1/fates, /v1/events, /v1/config, /v1/reload, /metrics, /v1/more")
 
 	stop()
 	require.NoFileExists(t, s.Path())
@@ -95,7 +188,17 @@ func TestAPI(t *testing.T) {
 		{"HEAD", "/v1/health", 200, ``},
 		{"GET", "/v1/health", 200, `{"name":"a",`},
 		{"POST", "/v1/ports", 405, `{"error":"POST is not allowed on /v1/ports"}`},
+		{"GET", "/v1/reload", 405, `{"error":"GET is not allowed on /v1/reload"}`},
 		{"GET", "/", 404, `{"error":"no such path`},
+		{"GET", "/v1/ports/80/tcp", 200, `{"port":"80/tcp",`},
+		{"GET", "/v1/ports/81/tcp", 404, `{"error":"81/tcp: nobody has the port`},
+		{"GET", "/v1/ports/99999/tcp", 400, `{"error":"port \"99999/tcp\": the number must be 1 to 65535"}`},
+		{"GET", "/v1/ports/80/sctp", 400, `{"error":"port \"80/sctp\": want NUMBER/tcp or NUMBER/udp, such as 80/tcp"}`},
+		{"PATCH", "/v1/ports/80/tcp", 415, `{"error":"want Content-Type: application/json"}`},
+		{"GET", "/v1/fates?of=x", 404, `{"error":"x: no port`},
+		{"GET", "/v1/events?cursor=-1", 400, `{"error":"cursor: \"-1\" is no whole number from 0"}`},
+		{"GET", "/v1/events", 200, `{"events":[{"seq":8,`},
+		{"GET", "/v1/more", 200, `"more"`},
 	} {
 		conn, err := net.Dial("unix", s.Path())
 		require.NoError(t, err)

@@ -2,34 +2,27 @@ package control
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"golang.org/x/net/netutil"
-
-	"porthole"
 )
 
 // limitConns bounds how many clients one host serves at once; more wait.
-const limitConns = 32
+const limitConns = 128
 
-// Source is what the API shows: a running host.
-type Source interface {
-	Ports() []porthole.PortStatus
-	Health() porthole.Health
-}
-
-// Server answers on one host's socket.
+// Server answers on one host's socket, and on loopback where that was asked for.
 type Server struct {
 	path string
 	ln   net.Listener
 	mine os.FileInfo // of the socket as bound; a path that holds another one is not ours to remove
+	loop *Loopback
 }
 
 // Busy is the error of Listen when a running host holds the name.
@@ -115,30 +108,67 @@ func ListenFree(dir, name string) (*Server, string, error) {
 // Path is where the socket is.
 func (s *Server) Path() string { return s.path }
 
-// Serve answers until ctx ends, then closes and removes the socket.
-func (s *Server) Serve(ctx context.Context, src Source) error {
-	srv := &http.Server{
-		Handler:           handler(src),
-		ReadHeaderTimeout: 5 * time.Second,
-		WriteTimeout:      10 * time.Second,
-		IdleTimeout:       time.Minute,
-		MaxHeaderBytes:    16 << 10,
+// Serve answers until ctx ends, then closes and removes the socket. It returns
+// after the last answer has ended.
+func (s *Server) Serve(ctx context.Context, api *API) error {
+	h := api.handler()
+	var answers sync.WaitGroup
+	counted := func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			answers.Add(1)
+			defer answers.Done()
+			h.ServeHTTP(w, r)
+		})
 	}
-	done := make(chan error, 1)
+	srv := newServer(ctx, counted(h))
+	done := make(chan error, 2)
 	go func() { done <- srv.Serve(netutil.LimitListener(s.ln, limitConns)) }()
+	running := 1
+	var loop *http.Server
+	if s.loop != nil {
+		loop = newServer(ctx, counted(s.loop.guard(h)))
+		running++
+		go func() { done <- loop.Serve(netutil.LimitListener(s.loop.ln, limitConns)) }()
+	}
 	var err error
 	select {
 	case <-ctx.Done():
-		_ = srv.Close()
-		<-done
 	case err = <-done:
+		running--
 	}
+	_ = srv.Close()
+	if loop != nil {
+		_ = loop.Close()
+	}
+	for ; running > 0; running-- {
+		<-done
+	}
+	answers.Wait()
 	return errors.Join(err, s.Close())
 }
+
+func newServer(ctx context.Context, h http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      limitAnswerTime, // streams extend it as they write
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+	}
+}
+
+// limitAnswerTime bounds one answer: opening a port and reloading wait for the
+// self-tests, and for services that end.
+const limitAnswerTime = 2 * time.Minute
 
 // Close removes the socket, unless another host has replaced it. Serve calls it.
 func (s *Server) Close() error {
 	_ = s.ln.Close()
+	if s.loop != nil {
+		s.loop.close()
+	}
 	unlock, err := lock(filepath.Dir(s.path))
 	if errors.Is(err, errGone) {
 		return nil // and the socket with it
@@ -155,39 +185,4 @@ func (s *Server) Close() error {
 		return err
 	}
 	return nil
-}
-
-func handler(src Source) http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/ports", func(w http.ResponseWriter, _ *http.Request) {
-		ports := src.Ports()
-		if ports == nil {
-			ports = []porthole.PortStatus{}
-		}
-		answer(w, http.StatusOK, ports)
-	})
-	mux.HandleFunc("GET /v1/health", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, http.StatusOK, src.Health())
-	})
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		switch r.URL.Path {
-		case "/v1/ports", "/v1/health":
-			w.Header().Set("Allow", "GET, HEAD")
-			answer(w, http.StatusMethodNotAllowed, failure{r.Method + " is not allowed on " + r.URL.Path})
-		default:
-			answer(w, http.StatusNotFound, failure{"no such path; there are /v1/ports and /v1/health"})
-		}
-	})
-	return mux
-}
-
-// failure is the body of every answer that is not 200.
-type failure struct {
-	Error string `json:"error"`
-}
-
-func answer(w http.ResponseWriter, status int, v any) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(v) // the client went away: nothing to tell it
 }

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"porthole"
+)
+
+type fatesCmd struct {
+	askFlags
+	Of       string        `arg:"" optional:"" name:"port" help:"One port (80/tcp) or lane (closed, link, icmp, host-lane); the whole host otherwise."`
+	Follow   bool          `short:"f" help:"Again each interval, until Ctrl-C."`
+	Interval time.Duration `default:"1s" placeholder:"TIME" help:"Between two looks; rates are over it (1s)."`
+	All      bool          `help:"Show the fates that nothing has met, too."`
+}
+
+// Help is shown under `porthole fates --help`.
+func (fatesCmd) Help() string {
+	return "Law: arrived = sum of fates + queued, at every look. The exit code is 1 when it does not hold. " +
+		"What the kernel lost before the host, in the queue of its own interface, stands below."
+}
+
+// fatesLine is a ledger with its rates.
+type fatesLine struct {
+	porthole.Ledger
+	Rates map[string]float64 `json:"rates,omitempty"` // packets a second, by fate and "arrived"
+}
+
+// Run shows what became of every packet.
+func (c *fatesCmd) Run(con *console) error {
+	if c.Interval < 10*time.Millisecond || c.Interval > time.Hour {
+		return usageError{fmt.Errorf("--interval: %v is not 10ms to 1h", c.Interval)}
+	}
+	client, err := c.client()
+	if err != nil {
+		return err
+	}
+	ctx, stop := untilSignal()
+	defer stop()
+	tick := time.NewTicker(c.Interval)
+	defer tick.Stop()
+	var last *porthole.Ledger
+	broken := false
+	scr := newScreen(con)
+	for {
+		l, err := client.Fates(ctx, c.Of)
+		if err != nil {
+			return unlessDone(ctx, err)
+		}
+		line := fatesLine{Ledger: l, Rates: rates(last, &l)}
+		broken = broken || !l.LawOK
+		switch {
+		case c.JSON:
+			err = json.NewEncoder(con.out).Encode(&line)
+		case c.Follow && scr.tty != nil:
+			scr.show(func(w io.Writer) { _ = c.table(w, &line) })
+		default:
+			err = c.table(con.out, &line)
+		}
+		if err != nil {
+			return err
+		}
+		if !c.Follow {
+			break
+		}
+		last = &l
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+		if ctx.Err() != nil {
+			break
+		}
+		if scr.tty == nil && !c.JSON {
+			fmt.Fprintln(con.out)
+		}
+	}
+	if broken {
+		return codeError(1)
+	}
+	return nil
+}
+
+// unlessDone: what fails because of Ctrl-C has not failed.
+func unlessDone(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return nil
+	}
+	return err
+}
+
+func rates(last, now *porthole.Ledger) map[string]float64 {
+	if last == nil {
+		return nil
+	}
+	s := now.At.Sub(last.At).Seconds()
+	if s <= 0 {
+		return nil
+	}
+	r := map[string]float64{"arrived": float64(now.Arrived-last.Arrived) / s}
+	for f, n := range now.Fates {
+		r[f] = float64(n-last.Fates[f]) / s
+	}
+	return r
+}
+
+// table writes one look: arrived, the fates in the order in which a packet meets
+// them, the law, and the device.
+func (c *fatesCmd) table(w io.Writer, l *fatesLine) error {
+	rate := func(name string) string {
+		if l.Rates == nil {
+			return ""
+		}
+		return fmt.Sprintf("%.0f/s", l.Rates[name])
+	}
+	kinds := ""
+	for _, k := range slices.Sorted(maps.Keys(l.Kinds)) {
+		if kinds != "" {
+			kinds += ", "
+		}
+		kinds += fmt.Sprintf("%d %s", l.Kinds[k], k)
+	}
+	rows := [][]string{{"FATE", "PACKETS", "RATE", "LOST", "MEANING"}, {"arrived", fmt.Sprint(l.Arrived), rate("arrived"), "", kinds}}
+	for _, f := range porthole.Fates() {
+		n := l.Fates[f.Name]
+		if n == 0 && !c.All {
+			continue
+		}
+		lost := ""
+		if f.Lost {
+			lost = "lost"
+		}
+		rows = append(rows, []string{f.Name, fmt.Sprint(n), rate(f.Name), lost, f.Doc})
+	}
+	rows = append(rows, []string{"queued", fmt.Sprint(l.Queued), "", "", "No fate yet."})
+	var b strings.Builder
+	b.WriteString(columns(rows, 1, 2))
+	law := fmt.Sprintf("law: %s holds: every packet is accounted for", l.Of)
+	if !l.LawOK {
+		law = "LAW BROKEN: " + l.Broken
+	}
+	b.WriteString(law + "\n")
+	if d := l.Device; d != nil {
+		fmt.Fprintf(&b, "device: %d frames in, %d lost before the host (the kernel's queue was full), %d errors; %d out, %d lost, %d errors\n",
+			d.InPackets, d.InDropped, d.InErrors, d.OutPackets, d.OutDropped, d.OutErrors)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}

@@ -1,0 +1,178 @@
+// Package metrics shows a running host to Prometheus. Nothing is counted here: each
+// scrape reads one snapshot of what the host counts anyway.
+//
+// Cardinality is bounded: a series per port and fate for the ports that the
+// configuration or `porthole open` named, the first LimitPorts of them. Ports that
+// services and connections take for a moment are in the host's totals alone.
+package metrics
+
+import (
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"porthole"
+)
+
+// LimitPorts is the most ports that have series of their own.
+const LimitPorts = 512
+
+// Host is what a scrape reads.
+type Host interface {
+	Ports() []porthole.PortStatus
+	Health() porthole.Health
+	Ledger() porthole.Ledger
+}
+
+// Handler answers a scrape of h, and of the Go runtime that it runs in.
+func Handler(h Host) http.Handler {
+	r := prometheus.NewRegistry()
+	r.MustRegister(Collector(h), collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return promhttp.HandlerFor(r, promhttp.HandlerOpts{MaxRequestsInFlight: 4})
+}
+
+// Collector gives the metrics of h.
+func Collector(h Host) prometheus.Collector { return collector{h} }
+
+type collector struct{ h Host }
+
+// metric is one name with its labels.
+type metric struct {
+	desc *prometheus.Desc
+	kind prometheus.ValueType
+}
+
+var all []*prometheus.Desc
+
+func define(kind prometheus.ValueType, name, help string, labels ...string) metric {
+	d := prometheus.NewDesc("porthole_"+name, help, labels, nil)
+	all = append(all, d)
+	return metric{d, kind}
+}
+
+func counter(name, help string, labels ...string) metric {
+	return define(prometheus.CounterValue, name, help, labels...)
+}
+
+func gauge(name, help string, labels ...string) metric {
+	return define(prometheus.GaugeValue, name, help, labels...)
+}
+
+var (
+	info    = gauge("info", "The host: always 1.", "name", "version", "device", "kind")
+	started = gauge("start_time_seconds", "When the host was made, in seconds of the Unix epoch.")
+	ready   = gauge("ready", "1 once every service has been probed.")
+	arrived = counter("arrived_packets_total", "Packets that arrived, by how they came.", "kind")
+	fates   = counter("packets_total", "Packets of the whole host, by what became of them.", "fate")
+	queued  = gauge("queued_packets", "Packets of the whole host that have no fate yet.")
+	law     = gauge("law_ok", "1 while arrived = sum of fates + queued.")
+	bound   = gauge("bound_ports", "Ports that somebody has, those of single connections included.")
+	hidden  = gauge("unexported_ports", "Ports of the configuration that have no series of their own, for there are too many.")
+
+	portAnswering = gauge("port_answering", "1 when the port's self-test was answered and its service runs.", "port", "service")
+	portArrived   = counter("port_arrived_packets_total", "Packets that arrived at the port.", "port", "service")
+	portFates     = counter("port_packets_total", "Packets of the port, by what became of them.", "port", "service", "fate")
+	portQueue     = gauge("port_queue_packets", "Packets in the port's queue, those that a worker holds included.", "port", "service")
+	portBytes     = gauge("port_queue_bytes", "Charge of the packets in the port's queue.", "port", "service")
+	portLimit     = gauge("port_queue_limit_packets", "Packets that the port's queue holds.", "port", "service")
+	portLimitB    = gauge("port_queue_limit_bytes", "Charge that the port's queue holds.", "port", "service")
+	portHigh      = gauge("port_queue_high_packets", "Most packets in the port's queue at once.", "port", "service")
+	synQueue      = gauge("port_syn_queue_connections", "Half-open connections of the port.", "port", "service")
+	synLimit      = gauge("port_syn_queue_limit_connections", "Half-open connections that the port holds; one more may be.", "port", "service")
+	synHigh       = gauge("port_syn_queue_high_connections", "Most half-open connections at once.", "port", "service")
+	acceptQueue   = gauge("port_accept_queue_connections", "Established connections that the service has not taken.", "port", "service")
+	acceptLimit   = gauge("port_accept_queue_limit_connections", "Connections that the accept queue holds; one more may be.", "port", "service")
+	acceptHigh    = gauge("port_accept_queue_high_connections", "Most connections in the accept queue at once.", "port", "service")
+
+	deviceInPackets  = counter("device_in_packets_total", "Frames that the kernel handed to the host.")
+	deviceInBytes    = counter("device_in_bytes_total", "Bytes of those.")
+	deviceInDropped  = counter("device_in_dropped_packets_total", "Frames that the kernel lost before the host: its own queue was full.")
+	deviceInErrors   = counter("device_in_errors_total", "Frames towards the host that the kernel refused.")
+	deviceOutPackets = counter("device_out_packets_total", "Frames that the kernel took from the host.")
+	deviceOutBytes   = counter("device_out_bytes_total", "Bytes of those.")
+	deviceOutDropped = counter("device_out_dropped_packets_total", "Frames of the host that the kernel took and lost.")
+	deviceOutErrors  = counter("device_out_errors_total", "Frames of the host that the kernel refused.")
+)
+
+// Describe implements prometheus.Collector.
+func (collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range all {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c collector) Collect(ch chan<- prometheus.Metric) {
+	put := func(m metric, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(m.desc, m.kind, v, labels...)
+	}
+	h, l, ports := c.h.Health(), c.h.Ledger(), c.h.Ports()
+	put(info, 1, h.Name, h.Version, h.Device, h.Kind)
+	put(started, float64(h.Started.UnixMilli())/1000)
+	put(ready, truth(h.Ready))
+	for kind, n := range l.Kinds {
+		put(arrived, float64(n), kind)
+	}
+	for _, f := range porthole.Fates() { // zeros too: a rate needs the first one
+		put(fates, float64(l.Fates[f.Name]), f.Name)
+	}
+	put(queued, float64(l.Queued))
+	put(law, truth(l.LawOK))
+	put(bound, float64(len(ports)))
+	shown, left := 0, 0
+	for i := range ports {
+		switch {
+		case !ports[i].Declared:
+		case shown == LimitPorts:
+			left++
+		default:
+			shown++
+			port(put, &ports[i])
+		}
+	}
+	put(hidden, float64(left))
+	if d := l.Device; d != nil {
+		put(deviceInPackets, float64(d.InPackets))
+		put(deviceInBytes, float64(d.InBytes))
+		put(deviceInDropped, float64(d.InDropped))
+		put(deviceInErrors, float64(d.InErrors))
+		put(deviceOutPackets, float64(d.OutPackets))
+		put(deviceOutBytes, float64(d.OutBytes))
+		put(deviceOutDropped, float64(d.OutDropped))
+		put(deviceOutErrors, float64(d.OutErrors))
+	}
+}
+
+func port(put func(metric, float64, ...string), p *porthole.PortStatus) {
+	name := []string{p.Port.String(), p.Service}
+	one := func(m metric, v float64) { put(m, v, name...) }
+	one(portAnswering, truth(p.State == "answering"))
+	one(portArrived, float64(p.Arrived))
+	for _, f := range porthole.Fates() {
+		put(portFates, float64(p.Fates[f.Name]), name[0], name[1], f.Name)
+	}
+	one(portQueue, float64(p.Queued))
+	one(portBytes, float64(p.QueuedBytes))
+	one(portLimit, float64(p.LimitPackets))
+	one(portLimitB, float64(p.LimitBytes))
+	one(portHigh, float64(p.HighWater))
+	if p.Port.Proto != "tcp" {
+		return
+	}
+	one(synQueue, float64(p.Syn))
+	one(synLimit, float64(p.SynLimit))
+	one(synHigh, float64(p.SynHigh))
+	one(acceptQueue, float64(p.Accept))
+	one(acceptLimit, float64(p.AcceptLimit))
+	one(acceptHigh, float64(p.AcceptHigh))
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
