@@ -126,6 +126,9 @@ func TestUDPParity(t *testing.T) {
 					require.NotZero(t, n)
 				}
 				// A sum of zero is sent as 0xffff (RFC 768): find such a datagram.
+				if o.GSO {
+					return // the same code, and 65,536 more datagrams
+				}
 				found := false
 				for v := range 1 << 16 {
 					_, err := ours.WriteToUDPAddrPort([]byte{byte(v >> 8), byte(v)}, to)
