@@ -303,6 +303,7 @@ func (r *hostile) orLater(replies [][]byte) [][]byte {
 
 func (r *hostile) fated(want string, n int, send func()) [][]byte {
 	r.t.Helper()
+	r.drained() // an answer can be out before its packet is counted
 	before := r.host.Health()
 	send()
 	require.Eventually(r.t, func() bool {
