@@ -2,6 +2,7 @@ package demux
 
 import (
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,7 +36,8 @@ type Door struct {
 	reserved int                   // of half: final ACK has passed
 	ages     [stages]list          // of half, by how often their SYN+ACK was sent; oldest first
 	doubts   list                  // of half, oldest first
-	waiting  []any                 // accept queue, oldest first
+	waiting  []arrival             // accept queue, in the order of the final ACKs
+	turns    uint64                // final ACKs so far
 	highSyn  int
 	highAcc  int
 	late     uint64
@@ -44,6 +46,12 @@ type Door struct {
 	some     sync.Cond // waiting is not empty, or closed
 
 	busy atomic.Bool // a segment without SYN must be looked at too
+}
+
+// arrival is a connection that waits to be accepted.
+type arrival struct {
+	turn uint64 // of its final ACK
+	conn any
 }
 
 // Cookies says when a SYN is answered without keeping state (RFC 4987, 3.6).
@@ -267,9 +275,11 @@ func (d *Door) SynAck(k FlowKey) (b []byte, again bool) {
 func (d *Door) Arrive(now int64, k FlowKey, c any) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	held := false
+	held, turn := false, d.turns+1
 	if h := d.half[k]; h != nil {
-		held = h.reserved
+		if h.reserved {
+			held, turn = true, h.turn
+		}
 		d.removeLocked(h)
 		d.busyLocked(now)
 	}
@@ -280,7 +290,11 @@ func (d *Door) Arrive(now int64, k FlowKey, c any) bool {
 		d.late++
 		return false
 	}
-	d.waiting = append(d.waiting, c)
+	// The stack's goroutines finish in any order; the final ACKs had one.
+	i := len(d.waiting)
+	for ; i > 0 && d.waiting[i-1].turn > turn; i-- {
+	}
+	d.waiting = slices.Insert(d.waiting, i, arrival{turn, c})
 	d.highAcc = max(d.highAcc, len(d.waiting))
 	d.some.Signal()
 	return true
@@ -296,8 +310,8 @@ func (d *Door) Accept() (c any, ok bool) {
 	if d.closed {
 		return nil, false
 	}
-	c = d.waiting[0]
-	d.waiting[0] = nil
+	c = d.waiting[0].conn
+	d.waiting[0] = arrival{}
 	d.waiting = d.waiting[1:]
 	return c, true
 }
@@ -338,10 +352,13 @@ func (d *Door) Stats() DoorStats {
 func (d *Door) Close() (waiting []any) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	for _, a := range d.waiting {
+		waiting = append(waiting, a.conn)
+	}
 	for _, h := range d.half {
 		d.removeLocked(h)
 	}
-	waiting, d.waiting, d.closed = d.waiting, nil, true
+	d.waiting, d.closed = nil, true
 	d.cookies = 0
 	d.busy.Store(false)
 	d.some.Broadcast()

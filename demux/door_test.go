@@ -281,6 +281,23 @@ func TestDoorScripts(t *testing.T) {
 			answer b -> ok
 			arrive z -> true
 			syn c -> syn-queue-full`,
+		"the order is that of the final ACKs": `
+			door -> ok
+			syn a -> pass
+			syn b -> pass
+			syn c -> pass
+			answer a -> ok
+			answer b -> ok
+			answer c -> ok
+			ack b -> pass
+			ack a -> pass
+			ack c -> pass
+			arrive c -> true
+			arrive a -> true
+			arrive b -> true
+			accept -> b true
+			accept -> a true
+			accept -> c true`,
 		"who arrives without a place is turned away when there is none": `
 			door backlog=0 -> ok
 			arrive a -> true

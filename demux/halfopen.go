@@ -11,6 +11,7 @@ type halfOpen struct {
 	wnd        uint32 // that our SYN+ACK offered
 	answered   bool   // our SYN+ACK has been seen: iss and wnd are known
 	reserved   bool   // has a place in the accept queue
+	turn       uint64 // of the place, since it is reserved
 	again      bool   // the last SYN may be answered again
 	stage      uint8  // how often its SYN+ACK has been sent again
 	looked     uint8  // how often the stack has been asked in vain
@@ -36,7 +37,8 @@ func (d *Door) addLocked(now int64, h *halfOpen) {
 }
 
 func (d *Door) reserveLocked(h *halfOpen, now int64) {
-	h.reserved, h.looked = true, 0
+	d.turns++
+	h.reserved, h.turn, h.looked = true, d.turns, 0
 	d.reserved++
 	d.doubts.remove(&h.dbt)
 	d.doubtLocked(h, now)
