@@ -50,7 +50,10 @@ func (h *fakeHost) Port(p services.Port) (porthole.PortStatus, bool) {
 }
 
 func (*fakeHost) Health() porthole.Health {
-	return porthole.Health{Name: "a", Device: "ph0", Ready: true, LedgerOK: true}
+	return porthole.Health{
+		Name: "a", Device: "ph0", Ready: true, LedgerOK: true,
+		Arrived: map[string]uint64{"device": 3}, Fates: map[string]uint64{"to-stack": 3},
+	}
 }
 
 func (*fakeHost) Ledger() porthole.Ledger {
