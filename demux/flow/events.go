@@ -155,6 +155,15 @@ func (t *Table) Accepted(now int64, k Key, waited int64) {
 	t.recorders.add(demux.TCPPort(k.Local.Port()), event{at: now, kind: evAccept, flow: id, waited: waited})
 }
 
+// Idle says that a port's service looks for a connection or a datagram, finds none, and
+// waits. Without it the sizes that Why gives rest on what can be told from the
+// departures alone, which is little when the queue held only one.
+func (t *Table) Idle(now int64, p demux.Port) {
+	if t != nil && !p.IsLane() {
+		t.recorders.add(p, event{at: now, kind: evIdle})
+	}
+}
+
 // FirstRead says that the service has read the first byte of a connection.
 func (t *Table) FirstRead(now int64, k Key) {
 	if t != nil {

@@ -231,7 +231,7 @@ func (t *Table) data(now int64, d Direction, ip []byte, i *packet.Info) bool {
 			return false
 		}
 		to = next + n
-	} else if st&established == 0 {
+	} else if st&(dataIn<<d) == 0 {
 		return false
 	}
 	// Half the number space is left for mu's holders to count, so that 4 GiB and

@@ -38,6 +38,7 @@ const (
 	evGone                    // a half-open connection was reset
 	evArrive                  // fate of a datagram
 	evRead                    // the service took one
+	evIdle                    // the service looked for one, found none, and waits
 )
 
 type event struct {
@@ -61,6 +62,7 @@ type recorders struct {
 	most  int
 
 	mu         sync.Mutex
+	limits     map[uint16][2]int // of TCP ports: accept queue, SYN queue; as many as there are ports
 	all        []*recorder
 	unrecorded atomic.Uint64
 }
@@ -172,6 +174,38 @@ func (rs *recorders) events(p demux.Port) (all []event, missed uint64) {
 	return all, r.n - have
 }
 
+// DoorLimits tells how a TCP port's queues are configured, when it is bound and when
+// that changes, so that Why can name both where enlarging one makes the other the
+// tighter one. Released forgets it.
+func (t *Table) DoorLimits(port uint16, acceptQueue, synQueue int) {
+	if t == nil {
+		return
+	}
+	t.recorders.mu.Lock()
+	defer t.recorders.mu.Unlock()
+	if t.recorders.limits == nil {
+		t.recorders.limits = map[uint16][2]int{}
+	}
+	t.recorders.limits[port] = [2]int{acceptQueue, synQueue}
+}
+
+// Released tells that nobody listens on a TCP port any more.
+func (t *Table) Released(port uint16) {
+	if t == nil {
+		return
+	}
+	t.recorders.mu.Lock()
+	delete(t.recorders.limits, port)
+	t.recorders.mu.Unlock()
+}
+
+func (rs *recorders) limitsOf(p demux.Port) (l [2]int, ok bool) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	l, ok = rs.limits[p.Number()]
+	return l, ok && p.IsTCP()
+}
+
 // arrived records a datagram for the queue of its port.
 func (t *Table) arrived(now int64, i *packet.Info, d Decision) {
 	switch d.Fate {
@@ -206,7 +240,7 @@ func (t *Table) recordLocked(c *cold, s *segment, completes bool) {
 		return
 	}
 	switch e.fate {
-	case demux.NoFate, demux.ToStack, demux.SynQueueFull, demux.AcceptQueueFull:
+	case demux.NoFate, demux.ToStack, demux.SynQueueFull, demux.SynCookie, demux.AcceptQueueFull:
 		t.recorders.add(c.k.port(), e)
 	}
 }

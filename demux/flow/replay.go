@@ -5,7 +5,6 @@ import (
 	"container/heap"
 	"net/netip"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"porthole/demux"
@@ -17,9 +16,9 @@ import (
 //	clients    one per flow: its first SYN comes when it came; its final ACK follows
 //	           after as long as it took then, or as it took the others when it never
 //	           got so far; retries are not played, since nobody is refused
-//	service    takes the k-th connection no sooner after the one before than then;
-//	           when it stood idle between two, after the usual time (the median of
-//	           those when it did not)
+//	service    takes the k-th connection as long after the one before as then; when it
+//	           stood idle between two, after the usual time (the median of those when
+//	           it did not); or it waits before each, see departures.service
 //	queues     the real demux.Door, or for datagrams the admission rule of a port's
 //	           queue
 //
@@ -37,7 +36,7 @@ type client struct {
 	rtt       int64 // SYN to final ACK
 	completes bool
 	waiting   bool  // it stood in the accept queue when the record begins
-	gone      int64 // half open until a reset; 0: it was not reset
+	gone      int64 // half open for so long until it was reset; 0: it was not
 }
 
 // story is what a port's record says, ready to be played.
@@ -47,33 +46,77 @@ type story struct {
 	refused [2]int // by accept queue and SYN queue, flows
 }
 
-// service is a server: it is ready at first, then each time for the next one after
-// the interval of the last.
+// service is a server: the k-th thing is taken before[k] after it came and the server
+// was free, and then it is busy for after[k].
 type service struct {
-	ready     int64
-	intervals []int64
-	usual     int64
-	never     bool // nothing was ever taken
+	free   int64 // from when on it takes anything
+	before []int64
+	after  []int64
+	usual  [2]int64 // before and after, beyond those
+	never  bool     // nothing was ever taken
 }
 
-func (s *service) after(k int) int64 {
-	if k < len(s.intervals) {
-		return s.intervals[k]
+func (s *service) at(k int) (before, after int64) {
+	before, after = s.usual[0], s.usual[1]
+	if k < len(s.before) {
+		before = s.before[k]
 	}
-	return s.usual
+	if k < len(s.after) {
+		after = s.after[k]
+	}
+	return before, after
 }
 
-// departure is one thing taken: it had come at and was taken at.
-type departure struct{ came, taken int64 }
+// departure is one thing taken: it had come at and was taken at. The server had been
+// idle before, since a time, or found it when it looked.
+type departure struct {
+	came, taken int64
+	idle        bool
+	since       int64
+}
 
-func newService(d []departure) service {
+// departures collects them from a record, in its order.
+type departures struct {
+	all   []departure
+	idle  bool
+	since int64
+	told  bool // the server says when it is idle
+}
+
+func (d *departures) add(e event) {
+	if e.kind == evIdle {
+		if !d.idle {
+			d.since = e.at
+		}
+		d.idle, d.told = true, true
+		return
+	}
+	d.all = append(d.all, departure{e.at - max(e.waited, 0), e.at, d.idle, d.since})
+	d.idle = false
+}
+
+// service finds what kind of server took those. When it says when it is idle, all is
+// known. Else: one that waits before it takes (service-delay, as a rule) lets each
+// thing wait for the same time once it is first; another is busy with each thing after
+// it took it. The first kind is believed when all of the record agrees with it, things
+// that came to an idle server among them; else the second, which needs the larger
+// queue.
+func (ds *departures) service() service {
+	d := ds.all
 	if len(d) == 0 {
 		return service{never: true}
 	}
-	slices.SortStableFunc(d, func(a, b departure) int { return cmp.Compare(a.taken, b.taken) })
-	s := service{ready: d[0].came}
-	if d[0].taken-d[0].came > int64(wakeLatency) {
-		s.ready = d[0].taken
+	if ds.told {
+		return ds.toldService()
+	}
+	if s, ok := newDelay(d); ok {
+		return s
+	}
+	s := service{free: d[0].came, before: make([]int64, 1, len(d))}
+	if wait := d[0].taken - d[0].came; wait > int64(wakeLatency) {
+		s.free = d[0].taken
+	} else {
+		s.before[0] = wait
 	}
 	var busy []int64
 	idle := make([]bool, 0, len(d))
@@ -84,18 +127,82 @@ func newService(d []departure) service {
 		if isBusy {
 			busy = append(busy, gap)
 		}
-		s.intervals, idle = append(s.intervals, gap), append(idle, !isBusy)
+		s.after, idle = append(s.after, gap), append(idle, !isBusy)
 	}
-	if len(busy) > 0 {
-		slices.Sort(busy)
-		s.usual = busy[len(busy)/2]
-	}
-	for i := range s.intervals {
+	s.usual[1] = median(busy)
+	for i := range s.after {
+		wake := int64(0)
 		if idle[i] {
-			s.intervals[i] = min(s.intervals[i], s.usual)
+			s.after[i] = min(s.after[i], s.usual[1])
+			wake = d[i+1].taken - d[i+1].came
 		}
+		s.before = append(s.before, wake)
+	}
+	if len(busy) == 0 {
+		s.usual[0] = median(slices.Clone(s.before))
 	}
 	return s
+}
+
+// toldService is of a server that says when it is idle.
+func (ds *departures) toldService() service {
+	d := ds.all
+	s := service{free: d[0].taken}
+	if d[0].idle {
+		s.free = min(d[0].since, d[0].came)
+	}
+	var costs []int64
+	for i, x := range d {
+		before, after := int64(0), int64(0)
+		if x.idle {
+			before = x.taken - max(x.came, x.since)
+		}
+		s.before = append(s.before, before)
+		switch {
+		case i == 0:
+			continue
+		case x.idle:
+			after = max(x.since-d[i-1].taken, 0)
+		default:
+			after = x.taken - d[i-1].taken
+		}
+		s.after = append(s.after, after)
+		costs = append(costs, before+after)
+	}
+	if last := d[len(d)-1]; ds.idle {
+		s.after = append(s.after, max(ds.since-last.taken, 0))
+		costs = append(costs, s.after[len(s.after)-1])
+	}
+	s.usual[1] = median(costs)
+	return s
+}
+
+// newDelay is the first kind.
+func newDelay(d []departure) (s service, ok bool) {
+	last, idle := d[0].came, 0
+	for _, x := range d {
+		if x.came >= last {
+			idle++
+		}
+		s.before = append(s.before, x.taken-max(x.came, last))
+		last = x.taken
+	}
+	s.free = d[0].came
+	s.usual[0] = median(slices.Clone(s.before))
+	for _, b := range s.before {
+		if diff := b - s.usual[0]; max(diff, -diff) > s.usual[0]/10 {
+			return s, false
+		}
+	}
+	return s, idle > 1 && s.usual[0] > int64(wakeLatency)
+}
+
+func median(v []int64) int64 {
+	if len(v) == 0 {
+		return 0
+	}
+	slices.Sort(v)
+	return v[len(v)/2]
 }
 
 // quiet parts a record into episodes: no client tries again after so long (Linux
@@ -123,9 +230,10 @@ func episode(evs []event, at int64) []event {
 func newStory(evs []event) *story {
 	type seen struct {
 		client
-		answered, accepted int64
-		order              int
-		refused            [2]bool
+		admitted int64 // when its SYN was
+		answered bool  // whether it was
+		order    int
+		refused  [2]bool
 	}
 	flows := map[ID]*seen{}
 	get := func(e event) *seen {
@@ -140,30 +248,32 @@ func newStory(evs []event) *story {
 		return f
 	}
 	st := &story{}
-	var gone []departure
+	var gone departures
 	var anon []*seen // accepted, of flows that are not known any more
 	for _, e := range evs {
+		if e.kind == evIdle {
+			gone.add(e)
+			continue
+		}
 		f := get(e)
 		switch e.kind {
 		case evSyn:
 			if !e.fate.Dropped() {
-				f.answered = e.at
+				f.admitted, f.answered = e.at, true
 			}
 		case evAck:
-			if f.answered != 0 && !f.completes {
-				f.rtt = e.at - f.answered
+			if f.answered && !f.completes {
+				f.rtt = e.at - f.admitted
 			}
 			f.completes = true
 		case evAccept:
-			came := e.at - max(e.waited, 0)
-			gone = append(gone, departure{came, e.at})
+			gone.add(e)
 			if !f.completes { // its handshake was before the record
 				f.waiting, f.completes, f.syn = true, true, evs[0].at
 				if e.flow == 0 {
 					anon = append(anon, f)
 				}
 			}
-			f.accepted = e.at
 		case evGone:
 			f.gone = e.at
 		}
@@ -182,7 +292,7 @@ func newStory(evs []event) *story {
 	var rtts []int64
 	answered, completed := 0, 0
 	for _, f := range all {
-		if f.answered != 0 {
+		if f.answered {
 			answered++
 			if f.completes {
 				completed++
@@ -190,16 +300,13 @@ func newStory(evs []event) *story {
 			}
 		}
 	}
-	var usual int64
-	if slices.Sort(rtts); len(rtts) > 0 {
-		usual = rtts[len(rtts)/2]
-	}
+	usual := median(rtts)
 	for _, f := range all {
-		if f.answered == 0 && !f.completes { // refused to the end: as the others
+		if !f.answered && !f.completes { // refused to the end: as the others
 			f.completes, f.rtt = completed > 0 || answered == 0, usual
 		}
-		if f.gone != 0 { // how long it stood half open
-			f.gone -= cmp.Or(f.answered, f.gone)
+		if f.gone -= f.admitted; !f.answered { // how long it stood half open
+			f.gone = 0
 		}
 		for i, r := range f.refused {
 			if r {
@@ -208,7 +315,7 @@ func newStory(evs []event) *story {
 		}
 		st.clients = append(st.clients, f.client)
 	}
-	st.service = newService(gone)
+	st.service = gone.service()
 	return st
 }
 
@@ -225,6 +332,7 @@ const (
 	doAck
 	doGone
 	doAccept
+	doLook
 )
 
 type steps []step
@@ -244,8 +352,7 @@ func (s *steps) Pop() any {
 // refuses plays the story at a door of those sizes and reports whether it refuses
 // anybody.
 func (st *story) refuses(c demux.DoorConfig) bool {
-	var unanswered atomic.Int64
-	d := demux.NewDoor(c, &unanswered)
+	d := demux.NewDoor(c, func(demux.FlowKey, demux.Segment) bool { return false })
 	var q steps
 	made := 0
 	push := func(at int64, what uint8, i int) {
@@ -261,18 +368,20 @@ func (st *story) refuses(c demux.DoorConfig) bool {
 		irs, iss = 1, 1
 	)
 	full := false
+	ended := map[demux.FlowKey]bool{} // half open for too long
 	accepts := 0
-	free := st.service.ready
+	free := st.service.free
 	pending := false // an accept stands in q
 	settle := func(now int64) {
 		if !st.service.never && !pending && d.Stats().Waiting > 0 {
 			pending = true
-			push(max(now, free), doAccept, 0)
+			before, _ := st.service.at(accepts)
+			push(max(now, free)+before, doAccept, 0)
 		}
 	}
 	for i, c := range st.clients {
 		if c.waiting {
-			d.Arrive(c.syn, keyOf(i), i)
+			full = full || !d.Arrive(c.syn, keyOf(i), i)
 		} else {
 			push(c.syn, doSyn, i)
 		}
@@ -282,7 +391,10 @@ func (st *story) refuses(c demux.DoorConfig) bool {
 	}
 	for len(q) > 0 && !full {
 		s := heap.Pop(&q).(step)
-		d.Due(s.at, nil, nil) // half-open connections end at their time
+		_, end, _ := d.Due(s.at, 0, nil, nil)
+		for _, k := range end {
+			ended[k] = true
+		}
 		k := keyOf(s.client)
 		cl := &st.clients[s.client]
 		judge := func(flags uint8, seq, a uint32) bool {
@@ -300,21 +412,25 @@ func (st *story) refuses(c demux.DoorConfig) bool {
 				break
 			}
 			d.Answered(s.at, k, iss, irs, 65535, func() []byte { return nil })
+			for age := time.Second; age <= demux.HalfOpenFor; age = 2*age + time.Second {
+				push(s.at+int64(age), doLook, s.client) // SYN+ACK is sent again, or it ends
+			}
 			if cl.completes {
 				push(s.at+cl.rtt, doAck, s.client)
 			} else if cl.gone > 0 {
 				push(s.at+cl.gone, doGone, s.client)
 			}
 		case doAck:
-			if judge(ack, irs+1, iss+1) {
-				d.Arrive(s.at, k, s.client)
+			if !ended[k] && judge(ack, irs+1, iss+1) && !d.Arrive(s.at, k, s.client) {
+				full = true
 			}
 		case doGone:
 			d.Forget(k)
 		case doAccept:
 			pending = false
 			d.Accept()
-			free = s.at + st.service.after(accepts)
+			_, after := st.service.at(accepts)
+			free = s.at + after
 			accepts++
 		}
 		settle(s.at)
@@ -341,6 +457,8 @@ func (st *story) synQueue() int {
 }
 
 // smallest is the least n from 0 to most for which enough is true; it is for most.
+// The door's patience with half-open connections depends on its size, so the last
+// steps are taken one by one.
 func smallest(most int, enough func(int) bool) int {
 	lo, hi := 0, most
 	for lo < hi {
@@ -349,6 +467,9 @@ func smallest(most int, enough func(int) bool) int {
 		} else {
 			lo = mid + 1
 		}
+	}
+	for hi > 0 && enough(hi-1) {
+		hi--
 	}
 	return hi
 }
@@ -366,14 +487,14 @@ type datagrams struct {
 
 func newDatagrams(evs []event) *datagrams {
 	d := &datagrams{}
-	var gone []departure
+	var gone departures
 	known := false
 	for _, e := range evs {
 		switch e.kind {
 		case evArrive:
 			if !known { // what is in the queue already, as pieces of one size
 				known = true
-				for range e.depth - min(e.depth, uint32(len(gone))) {
+				for range e.depth - min(e.depth, uint32(len(gone.all))) {
 					d.at, d.charge = append(d.at, e.at), append(d.charge, e.bytes/max(e.depth, 1))
 					d.began++
 				}
@@ -387,11 +508,11 @@ func newDatagrams(evs []event) *datagrams {
 					d.bytes = true
 				}
 			}
-		case evRead:
-			gone = append(gone, departure{e.at - max(e.waited, 0), e.at})
+		case evRead, evIdle:
+			gone.add(e)
 		}
 	}
-	d.service = newService(gone)
+	d.service = gone.service()
 	return d
 }
 
@@ -399,26 +520,30 @@ func newDatagrams(evs []event) *datagrams {
 func (d *datagrams) refuses(packets, bytes int) bool {
 	var waits []uint32 // charges
 	held, reads := 0, 0
-	free := d.service.ready
+	free, head := d.service.free, int64(0) // head: when the first came to be first
 	take := func(until int64) {
-		for len(waits) > 0 && !d.service.never && free <= until {
+		for len(waits) > 0 && !d.service.never {
+			before, after := d.service.at(reads)
+			at := max(free, head) + before
+			if at > until {
+				return
+			}
 			held -= int(waits[0])
 			waits = waits[1:]
-			free += d.service.after(reads)
+			free, head = at+after, at
 			reads++
 		}
 	}
 	for i, at := range d.at {
-		take(at - 1)
 		// What comes at the instant of a read came first, as it does in the record.
+		take(at - 1)
 		if i >= d.began && (len(waits) >= packets || held+int(d.charge[i]) > bytes) {
 			return true
 		}
 		if len(waits) == 0 {
-			free = max(free, at)
+			head = at
 		}
 		waits, held = append(waits, d.charge[i]), held+int(d.charge[i])
-		take(at)
 	}
 	return false
 }

@@ -2,7 +2,7 @@ package flow
 
 import (
 	"cmp"
-	"encoding/json"
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -30,8 +30,8 @@ type Flow struct {
 	In  Side `json:"in"` // what the other side sent
 	Out Side `json:"out"`
 
-	Dropped  uint32     `json:"dropped,omitempty"` // packets that arrived and were not handed on
-	LastDrop demux.Fate `json:"-"`
+	Dropped  uint32 `json:"dropped,omitempty"`   // packets that arrived and were not handed on
+	LastDrop string `json:"last_drop,omitempty"` // fate of the last of these
 
 	// Times since Began; 0: it did not happen, or not yet.
 	Handshake time.Duration `json:"handshake_ns,omitempty"` // the final ACK
@@ -42,8 +42,9 @@ type Flow struct {
 	ResetBy   string        `json:"reset_by,omitempty"` // client or host
 
 	Ladder  []Rung `json:"ladder,omitempty"`
-	Head    int    `json:"-"`                 // how many of Ladder come before Skipped
+	Head    int    `json:"head,omitempty"`    // how many of Ladder come before Skipped
 	Skipped uint32 `json:"skipped,omitempty"` // rungs between the first and the last
+	Shook   int    `json:"handshake_rung"`    // the rung of Ladder that completed the handshake; -1: none
 }
 
 // Side is what one side of a flow sent.
@@ -99,6 +100,17 @@ func (s State) String() string {
 // MarshalText implements encoding.TextMarshaler.
 func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
+// UnmarshalText is the reverse.
+func (s *State) UnmarshalText(b []byte) error {
+	for n, name := range states {
+		if name == string(b) {
+			*s = State(n)
+			return nil
+		}
+	}
+	return fmt.Errorf("parse flow state %q: no such state", b)
+}
+
 // Rung is one entry of a flow's ladder.
 type Rung struct {
 	At     time.Duration // since Began
@@ -114,38 +126,6 @@ type Rung struct {
 	Depth  uint32 // of the queue that decided
 	Limit  uint32
 	Waited time.Duration // Accepted, and FirstRead of UDP
-}
-
-// MarshalJSON gives a rung's names instead of its numbers.
-func (r Rung) MarshalJSON() ([]byte, error) {
-	o := struct {
-		At     time.Duration `json:"at_ns"`
-		Dir    string        `json:"dir,omitempty"`
-		What   string        `json:"what"`
-		Flags  string        `json:"flags,omitempty"`
-		Seq    *uint32       `json:"seq,omitempty"`
-		Ack    *uint32       `json:"ack,omitempty"`
-		Len    uint32        `json:"len,omitempty"`
-		Window *uint16       `json:"window,omitempty"`
-		Opts   []string      `json:"options,omitempty"`
-		Fate   string        `json:"fate,omitempty"`
-		Depth  uint32        `json:"depth,omitempty"`
-		Limit  uint32        `json:"limit,omitempty"`
-		Waited time.Duration `json:"waited_ns,omitempty"`
-	}{At: r.At, What: r.What.String(), Len: r.Len, Opts: optionNames(r.Opts), Depth: r.Depth, Limit: r.Limit, Waited: r.Waited}
-	if r.isPacket() || r.What == Data {
-		o.Dir = r.Dir.String()
-	}
-	if r.Flags != 0 {
-		o.Flags, o.Seq, o.Window = flagNames(r.Flags), &r.Seq, &r.Window
-		if r.Flags&packet.ACK != 0 {
-			o.Ack = &r.Ack
-		}
-	}
-	if r.Fate != demux.NoFate {
-		o.Fate = r.Fate.String()
-	}
-	return json.Marshal(o)
 }
 
 // isPacket reports whether the rung is of one packet.
@@ -271,8 +251,11 @@ func (t *Table) copy(now int64, slot uint32, id ID) (Flow, bool) {
 func (t *Table) flow(now int64, c *cold, bytes [2]uint64, seen int64, st uint32, rungs []rung, head int, skipped uint32) Flow {
 	k := c.k.public()
 	f := Flow{ID: c.id, Proto: k.Proto.String(), Local: k.Local, Remote: k.Remote, Outbound: c.hostFirst,
-		Partial: c.partial, Began: t.wall(c.born), Seen: t.wall(seen), Dropped: c.drops, LastDrop: c.lastDrop,
-		Waited: time.Duration(c.waited), Head: head, Skipped: skipped, State: c.state(rungs)}
+		Partial: c.partial, Began: t.wall(c.born), Seen: t.wall(seen), Dropped: c.drops,
+		Waited: time.Duration(c.waited), Head: head, Skipped: skipped, Shook: -1, State: c.state(rungs)}
+	if c.drops > 0 {
+		f.LastDrop = c.lastDrop.String()
+	}
 	since := func(at int64) time.Duration {
 		if at == 0 {
 			return 0
@@ -302,8 +285,12 @@ func (t *Table) flow(now int64, c *cold, bytes [2]uint64, seen int64, st uint32,
 			s.Datagrams = bytes[d]
 		}
 	}
-	for _, r := range rungs {
+	for i, r := range rungs {
 		f.Ladder = append(f.Ladder, c.rung(r))
+		if f.Shook < 0 && f.Handshake != 0 && max(r.at, 1) == c.handshook && !r.fate.Dropped() &&
+			(r.what == Established || r.flags&packet.ACK != 0 && r.flags&packet.SYN == 0) {
+			f.Shook = i
+		}
 	}
 	return f
 }
@@ -349,6 +336,15 @@ func (c *cold) state(rungs []rung) State {
 		}
 	}
 	return Opening
+}
+
+// before reports whether rung i came before the handshake was complete. Packets of
+// one batch have one time, so order tells, not time.
+func (f *Flow) before(i int) bool {
+	if f.Shook >= 0 {
+		return i < f.Shook
+	}
+	return f.Handshake == 0 || f.Ladder[i].At < f.Handshake
 }
 
 func hasWhat(rungs []rung, w What) bool {

@@ -79,7 +79,7 @@ func (f *Flow) dataParts(parts []string, in, out string) []string {
 	}
 	if f.Handshake != 0 || f.Partial {
 		if n := f.lateDrops(); n > 0 {
-			parts = append(parts, fmt.Sprintf("%d dropped %v", n, f.LastDrop))
+			parts = append(parts, fmt.Sprintf("%d dropped %s", n, f.LastDrop))
 		}
 	}
 	for _, s := range []struct {
@@ -100,7 +100,7 @@ func (f *Flow) dataParts(parts []string, in, out string) []string {
 func (f *Flow) lateDrops() uint32 {
 	n := f.Dropped
 	for i := range f.Ladder {
-		if r := &f.Ladder[i]; r.Fate.Dropped() && (f.Handshake == 0 || r.At < f.Handshake) {
+		if f.Ladder[i].Fate.Dropped() && f.before(i) {
 			n--
 		}
 	}
@@ -112,20 +112,21 @@ const maxShown = 6
 
 // synParts are the handshake's segments and what became of each.
 func (f *Flow) synParts() (parts []string) {
-	shown, more := 0, 0
+	shown, total := 0, int(f.In.SYNs)
+	if f.Outbound {
+		total = int(f.Out.SYNs)
+	}
 	acks, ackAt := 0, -1
 	for i := range f.Ladder {
 		r := &f.Ladder[i]
-		if f.Handshake != 0 && r.At >= f.Handshake && r.Flags&packet.SYN == 0 {
+		if !f.before(i) {
 			break
 		}
 		begins := r.Flags&(packet.SYN|packet.ACK) == packet.SYN && (r.Dir == Out) == f.Outbound
 		switch {
 		case r.What == Refused:
-			parts = append(parts, "refused "+verdict(r))
-		case begins && shown == maxShown:
-			more++
-		case begins:
+			parts = append(parts, verdict(r))
+		case begins && shown < maxShown:
 			shown++
 			p := "SYN"
 			if r.At > 0 {
@@ -145,8 +146,8 @@ func (f *Flow) synParts() (parts []string) {
 	if acks > 1 {
 		parts[ackAt] += fmt.Sprintf(" (%s)", times(uint32(acks)))
 	}
-	if more > 0 {
-		parts = append(parts, fmt.Sprintf("%d more", more))
+	if total > shown {
+		parts = append(parts, fmt.Sprintf("%d more", total-shown))
 	}
 	if out := f.Out.SYNs; !f.Outbound && out > 1 {
 		parts = append(parts, fmt.Sprintf("SYN+ACK sent %s", times(uint32(out))))
@@ -165,6 +166,8 @@ func verdict(r *Rung) string {
 		return "refused closed"
 	case r.Fate == demux.SynRepeated:
 		return "repeated"
+	case r.Fate == demux.SynCookie:
+		return "answered by cookie"
 	case r.Fate.Dropped() && r.Limit > 0:
 		return fmt.Sprintf("refused %v %d/%d", r.Fate, r.Depth, r.Limit)
 	case r.Fate.Dropped():
@@ -177,7 +180,7 @@ func verdict(r *Rung) string {
 func (f *Flow) answeredSyn() (at time.Duration) {
 	for i := range f.Ladder {
 		r := &f.Ladder[i]
-		if r.At > f.Handshake {
+		if !f.before(i) {
 			break
 		}
 		if r.Flags&(packet.SYN|packet.ACK) == packet.SYN && !r.Fate.Dropped() && r.Fate != demux.SynRepeated {
@@ -190,9 +193,9 @@ func (f *Flow) answeredSyn() (at time.Duration) {
 func (f *Flow) udpParts() []string {
 	parts := []string{fmt.Sprintf("in %d, out %d datagrams", f.In.Datagrams, f.Out.Datagrams)}
 	if f.Dropped > 0 {
-		p := fmt.Sprintf("%d dropped %v", f.Dropped, f.LastDrop)
+		p := fmt.Sprintf("%d dropped %s", f.Dropped, f.LastDrop)
 		for i := len(f.Ladder) - 1; i >= 0; i-- {
-			if r := &f.Ladder[i]; r.Fate == f.LastDrop && r.Limit > 0 {
+			if r := &f.Ladder[i]; r.Fate.String() == f.LastDrop && r.Limit > 0 {
 				p += fmt.Sprintf(" %d/%d", r.Depth, r.Limit)
 				break
 			}
@@ -312,30 +315,6 @@ func (o *Offer) String() string {
 		return "no options"
 	}
 	return strings.Join(s, ", ")
-}
-
-func optionNames(b uint8) (names []string) {
-	for i, n := range []string{"MSS", "WS", "SACK", "TS", "TFO", "TFO-cookie", "ECN", "malformed"} {
-		if b&(1<<i) != 0 && !(1<<i == int(optFastOpen) && b&optFastOpenCookie != 0) {
-			names = append(names, n)
-		}
-	}
-	return names
-}
-
-// flagNames gives SYN+ACK and the like, in the customary order.
-func flagNames(f uint8) string {
-	var s []string
-	for _, x := range []struct {
-		bit  uint8
-		name string
-	}{{packet.SYN, "SYN"}, {packet.FIN, "FIN"}, {packet.RST, "RST"}, {packet.PSH, "PSH"},
-		{packet.URG, "URG"}, {packet.ECE, "ECE"}, {packet.CWR, "CWR"}, {packet.ACK, "ACK"}} {
-		if f&x.bit != 0 {
-			s = append(s, x.name)
-		}
-	}
-	return strings.Join(s, "+")
 }
 
 // short is a duration in two digits or so: 0.3 ms, 42 ms, 1.9 s, 75 s.

@@ -198,6 +198,7 @@ func (t *Table) datagramLocked(now int64, d Direction, h uint64, k *key, r *hot,
 	}
 	if first {
 		c.firstData[d] = max(now, 1)
+		r.set(dataIn << d)
 	}
 	if first || drop || dec.Fate == demux.Closed {
 		t.rungs.add(&c.ladder, n)
@@ -225,7 +226,7 @@ func (t *Table) segmentLocked(now int64, d Direction, h uint64, k *key, r *hot, 
 	if dec.Fate == demux.BadChecksum && (r == nil || flags&packet.SYN != 0) {
 		return
 	}
-	first := flags&kinds == packet.SYN
+	first, fresh := flags&kinds == packet.SYN, false
 	if r != nil && first {
 		c := t.coldLocked(slot)
 		other := !c.known[d] || c.isn[d] != seq || c.hostFirst != (d == Out)
@@ -252,9 +253,9 @@ func (t *Table) segmentLocked(now int64, d Direction, h uint64, k *key, r *hot, 
 				c.handshook = max(now, 1)
 			}
 		}
-		t.changes.note(c, slot)
+		fresh = true
 	}
-	s := segment{now: now, d: d, seq: seq, ack: ack, window: window, size: size, flags: flags, dec: dec, slot: slot}
+	s := segment{now: now, d: d, seq: seq, ack: ack, window: window, size: size, flags: flags, dec: dec, slot: slot, fresh: fresh}
 	t.trackLocked(r, t.coldLocked(slot), &s, options)
 }
 
@@ -267,6 +268,7 @@ type segment struct {
 	flags          uint8
 	dec            Decision
 	slot           uint32
+	fresh          bool // the first of its flow
 }
 
 // rung is the segment as it is kept.
@@ -280,7 +282,7 @@ func (s *segment) rung(w What) rung {
 }
 
 func (t *Table) trackLocked(r *hot, c *cold, s *segment, options []byte) {
-	what, keep, change := Segment, false, false
+	what, keep, change := Segment, s.fresh, s.fresh
 	before := [2]uint64{c.bytes(r, In), c.bytes(r, Out)}
 	completed := false // the handshake, or would have
 	d, dropped := s.d, s.dec.Fate.Dropped()

@@ -110,6 +110,9 @@ func (w *teller) say(c Cause, format string, args ...any) {
 		w.cause = c
 	}
 	s := fmt.Sprintf(format, args...)
+	if word, _, _ := strings.Cut(s, " "); len(w.text) > 0 && !strings.Contains(word, "=") {
+		s = strings.ToUpper(s[:1]) + s[1:] // the first goes on a line of the caller's
+	}
 	w.text = append(w.text, s+".")
 }
 
@@ -158,7 +161,7 @@ func (f *Flow) tries() *tries {
 	t := &tries{by: map[demux.Fate][]int{}}
 	for i := range f.Ladder {
 		r := &f.Ladder[i]
-		if r.Dir != In || !r.isPacket() || f.Handshake != 0 && r.At > f.Handshake {
+		if r.Dir != In || !r.isPacket() || !f.before(i) {
 			continue
 		}
 		refused := r.Fate.Dropped() || r.Fate == demux.Closed
@@ -301,29 +304,60 @@ func (w *teller) because(r *Rung) string {
 		until = began + int64(w.f.tries().last.At)
 	}
 	evs, _ := w.t.recorders.events(w.f.demuxPort())
-	from, long, n := fullFor(episode(evs, at), w.f.ID, at, until)
+	evs = episode(evs, at)
+	from, long := fullFor(evs, w.f.ID, at, until)
 	if long <= 0 {
 		return ""
 	}
 	s := " for " + secs(time.Duration(long))
-	switch {
-	case n == 0:
+	if n, rate := acceptRate(evs, from, until); n == 0 {
 		s += " because the service accepted nothing"
-	case until > from:
-		s += fmt.Sprintf(" because the service accepted %s/s", digits(float64(n)/time.Duration(until-from).Seconds()))
+	} else if rate > 0 {
+		s += " because the service accepted " + digits(rate) + "/s"
 	}
 	return s
 }
 
+// acceptRate is how many connections the service took in (from, to], and how many a
+// second: by the times between them, the one before included.
+func acceptRate(evs []event, from, to int64) (n int, rate float64) {
+	var first, last int64
+	have := false
+	for _, e := range evs {
+		if e.kind != evAccept || e.at > to {
+			continue
+		}
+		if e.at <= from {
+			first, have = e.at, true
+			continue
+		}
+		if n++; n == 1 && !have {
+			first = e.at
+		}
+		last = e.at
+	}
+	between := n
+	if !have {
+		between--
+	}
+	if between <= 0 {
+		between, first, last = n, from, to
+	}
+	if last <= first {
+		return n, 0
+	}
+	return n, float64(between) / time.Duration(last-first).Seconds()
+}
+
 // fullFor is since when the accept queue was full at a flow's refusal, for how long in
-// all until a moment, and how many connections the service took in that time.
-func fullFor(evs []event, id ID, at, until int64) (from, long int64, accepted int) {
+// all until a moment.
+func fullFor(evs []event, id ID, at, until int64) (from, long int64) {
 	i := 0
 	for i < len(evs) && !(evs[i].flow == id && evs[i].at == at && evs[i].fate == demux.AcceptQueueFull) {
 		i++
 	}
 	if i == len(evs) {
-		return 0, 0, 0
+		return 0, 0
 	}
 	places := int(evs[i].depth)
 	since := evs[0].at
@@ -341,7 +375,6 @@ func fullFor(evs []event, id ID, at, until int64) (from, long int64, accepted in
 		}
 		switch {
 		case e.kind == evAccept:
-			accepted++
 			have--
 			if isFull && have < places {
 				long += e.at - since
@@ -362,7 +395,7 @@ func fullFor(evs []event, id ID, at, until int64) (from, long int64, accepted in
 	if isFull {
 		long += until - since
 	}
-	return from, long, accepted
+	return from, long
 }
 
 // enough adds the sizes that would have been, and the sentence.
@@ -382,21 +415,22 @@ func (w *teller) enough(limits map[demux.Fate]*Rung) {
 		was[1] = s.Limit
 	}
 	evs, missed := w.t.recorders.events(w.f.demuxPort())
-	w.doorSizes(episode(evs, int64(at)), missed, a != nil, s != nil, was)
+	w.doorSizes(w.f.demuxPort(), episode(evs, int64(at)), missed, a != nil, s != nil, was)
 }
 
-func (w *teller) doorSizes(evs []event, missed uint64, accept, syn bool, was [2]uint32) {
+func (w *teller) doorSizes(p demux.Port, evs []event, missed uint64, accept, syn bool, was [2]uint32) {
 	if len(evs) == 0 {
 		w.say(Unknown, "the port's arrivals are not recorded any more, so no size can be given")
 		return
 	}
 	st := newStory(evs)
+	now, known := w.t.recorders.limitsOf(p)
 	var found []Size
-	if accept {
-		found = append(found, Size{"accept-queue", was[0], st.acceptQueue(), st.refused[0], missed > 0})
+	if n := st.acceptQueue(); accept || known && n > now[0] {
+		found = append(found, Size{"accept-queue", max(was[0], uint32(now[0])), n, st.refused[0], missed > 0})
 	}
-	if syn {
-		found = append(found, Size{"syn-queue", was[1], st.synQueue(), st.refused[1], missed > 0})
+	if n := st.synQueue(); syn || known && n > now[1] {
+		found = append(found, Size{"syn-queue", max(was[1], uint32(now[1])), n, st.refused[1], missed > 0})
 	}
 	w.sizesFound(found, missed)
 }
@@ -404,7 +438,7 @@ func (w *teller) doorSizes(evs []event, missed uint64, accept, syn bool, was [2]
 func (w *teller) sizesFound(found []Size, missed uint64) {
 	var ok []string
 	for _, s := range found {
-		if s.Enough+1 <= int(s.Was) {
+		if s.Enough < int(s.Was) && s.Clients > 0 {
 			w.say(Unknown, "played again, the recorded arrivals fit %s=%d, which is no more than it was: the limit or the service had changed meanwhile, so no size can be given", s.Limit, s.Enough)
 			continue
 		}
@@ -474,16 +508,11 @@ func (w *teller) rate() string {
 		from = to - int64(w.f.Waited)
 	}
 	evs, missed := w.t.recorders.events(w.f.demuxPort())
-	n := 0
-	for _, e := range evs {
-		if e.kind == evAccept && e.at > from && e.at <= to {
-			n++
-		}
-	}
-	if to <= from || n == 0 || missed > 0 && evs[0].at > from {
+	n, rate := acceptRate(evs, from, to)
+	if n == 0 || rate == 0 || missed > 0 && evs[0].at > from {
 		return ""
 	}
-	return fmt.Sprintf(", which accepted %s/s", digits(float64(n)/time.Duration(to-from).Seconds()))
+	return ", which accepted " + digits(rate) + "/s"
 }
 
 // transfer is what happened to the data.
@@ -502,22 +531,22 @@ func (w *teller) transfer() {
 	}
 	if drops > 0 {
 		c := Dropped
-		if f.LastDrop == demux.QueueFull {
+		if f.LastDrop == demux.QueueFull.String() {
 			c = PortQueue
 		}
-		w.say(c, "%d of its segments arrived and were dropped, %v", drops, f.LastDrop)
+		w.say(c, "%s arrived and did not get on, %v", segments(drops), f.LastDrop)
 	}
 	switch {
 	case f.In.Resent > 0 && drops > 0:
-		w.say(Loss, "the %s sent %d segments again", in, f.In.Resent)
+		w.say(Loss, "the %s sent %s again", in, segments(f.In.Resent))
 	case f.In.Resent > 0:
-		w.say(Loss, "the %s sent %d segments again that had arrived: an acknowledgment was lost on the way, or late", in, f.In.Resent)
+		w.say(Loss, "the %s sent %s again that had arrived: an acknowledgment was lost on the way, or late", in, segments(f.In.Resent))
 	}
 	if f.In.Gaps > 0 {
-		w.say(Loss, "%s a segment arrived without the one before it: lost on the way, or out of order", times(f.In.Gaps))
+		w.say(Loss, "%s arrived without what came before: lost on the way, or out of order", segments(f.In.Gaps))
 	}
 	if f.Out.Resent > 0 {
-		w.say(Loss, "the host sent %d segments again: they or their acknowledgments were lost on the way, or late", f.Out.Resent)
+		w.say(Loss, "the host sent %s again, as no acknowledgment had come in time: lost on the way, or late", segments(f.Out.Resent))
 	}
 }
 
@@ -547,7 +576,7 @@ func (w *teller) udp() {
 	f := w.f
 	var r *Rung
 	for i := range f.Ladder {
-		if x := &f.Ladder[i]; x.Fate == f.LastDrop && f.Dropped > 0 {
+		if x := &f.Ladder[i]; x.Fate.String() == f.LastDrop && f.Dropped > 0 {
 			r = x
 			break
 		}
@@ -585,8 +614,8 @@ func (w *teller) queueSizes(evs []event, missed uint64) {
 		if e.kind != evArrive || !e.fate.Dropped() {
 			continue
 		}
-		if d.packets {
-			found = append(found, Size{"queue", e.limit, d.queue(), d.refused, missed > 0})
+		if n := d.queue(); d.packets || n > int(e.limit) {
+			found = append(found, Size{"queue", e.limit, n, d.refused, missed > 0})
 		}
 		if b := d.queueBytes(); e.most > 0 && (d.bytes || b > int(e.most)) {
 			found = append(found, Size{"queue-bytes", e.most, b, d.refused, missed > 0})
@@ -648,8 +677,15 @@ func (t *Table) WhyPort(now int64, p demux.Port) Why {
 			was[1] = e.limit
 		}
 	}
-	w.doorSizes(evs, missed, st.refused[0] > 0, st.refused[1] > 0, was)
+	w.doorSizes(p, evs, missed, st.refused[0] > 0, st.refused[1] > 0, was)
 	return w.why(nil, p.String())
+}
+
+func segments(n uint32) string {
+	if n == 1 {
+		return "1 segment"
+	}
+	return fmt.Sprintf("%d segments", n)
 }
 
 func (f *Flow) demuxPort() demux.Port {
