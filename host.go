@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"porthole/demux"
+	"porthole/demux/flow"
 	"porthole/services"
 	"porthole/services/all"
 	"porthole/stack"
@@ -27,6 +28,7 @@ type Host struct {
 	log     *slog.Logger
 	table   *demux.Table
 	stack   *stack.Stack
+	flows   *flow.Table
 	started time.Time
 	ready   chan struct{}
 
@@ -49,11 +51,12 @@ func New(cfg Config, dev tun.Device, log *slog.Logger) (*Host, error) {
 	}
 	h := &Host{
 		cfg: cfg, dev: dev, facts: dev.Facts(), log: log,
-		table: demux.New(demux.Options{}),
 		ready: make(chan struct{}), started: time.Now(),
 		changed: map[services.Port]Settings{},
 	}
-	sc := stack.Config{Device: dev, Table: h.table, Log: log}
+	h.table = demux.New(demux.Options{Now: h.now})
+	h.flows = flow.New(flow.Options{Start: h.started})
+	sc := stack.Config{Device: dev, Table: h.table, Flows: h.flows, Now: h.now, Log: log}
 	for _, p := range []netip.Prefix{cfg.Link.Address, cfg.Link.Address6} {
 		if p.IsValid() {
 			sc.Addrs = append(sc.Addrs, p)

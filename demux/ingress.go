@@ -241,6 +241,9 @@ func (in *Ingress) push(p Port, i, j int) {
 			in.refuse(p, l, i, NoBuffer)
 		default:
 			l.pushLocked(t.pool, r, last)
+			if t.tap != nil && st&socket != 0 {
+				t.tap(p, t.packet(r.h, r.s), NoFate, l.n, l.maxN, l.bytes, l.maxBytes)
+			}
 			last = r.s
 			in.replace(i)
 		}
@@ -302,6 +305,9 @@ func (in *Ingress) replace(i int) {
 // refuse gives frame i a dropping fate; its slot stays with the batch.
 func (in *Ingress) refuse(p Port, l *line, i int, f Fate) {
 	in.t.cold[p].Load().fates[f]++
+	if in.t.tap != nil {
+		in.t.tap(p, in.t.packet(in.slots[i].h, in.slots[i].s), f, l.n, l.maxN, l.bytes, l.maxBytes)
+	}
 	in.t.pool.dropTail(in.slots[i])
 	if st := l.state.Load(); st&full == 0 {
 		l.state.Store(st | full)

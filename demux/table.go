@@ -118,6 +118,7 @@ type Table struct {
 	addrs atomic.Pointer[Addrs]
 	made  []atomic.Uint64 // bitmap of the lines that have a cold record
 	now   func() int64
+	tap   Tap // nil: nobody looks on
 
 	mu        sync.Mutex // guards what follows; no packet takes it
 	ingresses []*Ingress

@@ -28,6 +28,8 @@ type Conn struct {
 	writable     chan struct{}
 	rdead, wdead deadline
 	closed       chan struct{}
+	arrived      int64 // in the accept queue, by the flows' clock
+	hasRead      bool  // guarded by rmu
 	closeOnce    sync.Once
 	port         uint16
 }
@@ -92,6 +94,12 @@ func (c *Conn) Read(b []byte) (int, error) {
 		switch err.(type) {
 		case nil:
 			c.ep.ModerateRecvBuf(res.Count)
+			if !c.hasRead {
+				c.hasRead = true
+				if c.s.flows != nil {
+					c.s.flows.FirstRead(c.s.now(), c.flowKey())
+				}
+			}
 			return res.Count, nil
 		case *tcpip.ErrClosedForReceive:
 			return 0, io.EOF

@@ -24,6 +24,14 @@ const (
 // inject hands one packet to netstack and says what became of it. It is the body
 // of a worker's turn, and of the reader's when it serves a port itself.
 func (s *Stack) inject(port demux.Port, p demux.Packet) demux.Fate {
+	f := s.injectOne(port, p)
+	if s.flows != nil {
+		s.observe(port, p, f)
+	}
+	return f
+}
+
+func (s *Stack) injectOne(port demux.Port, p demux.Packet) demux.Fate {
 	if port.IsTCP() {
 		if p.Info().TCPFlags&(flagSYN|flagRST) == flagSYN|flagRST {
 			// Nobody sends that, and a listener of netstack's would answer a RST with

@@ -119,6 +119,9 @@ func (l *link) write(pieces [][]byte, o tun.Offload, wait bool) tcpip.Error {
 			size += len(b)
 		}
 		l.out.bytes.Add(uint64(size))
+		if l.s.flows != nil {
+			l.s.sent(pieces[0], size)
+		}
 		return nil
 	}
 	select {

@@ -107,7 +107,12 @@ func (ln *Listener) Accept() (net.Conn, error) {
 	if !ok {
 		return nil, opError("accept", "tcp", nil, ln.Addr(), net.ErrClosed)
 	}
-	return c.(*Conn), nil
+	conn := c.(*Conn)
+	if fl := ln.s.flows; fl != nil {
+		now := ln.s.now()
+		fl.Accepted(now, conn.flowKey(), now-conn.arrived)
+	}
+	return conn, nil
 }
 
 // Close ends Accept. Connections that nobody accepted get a RST; accepted ones live on.
@@ -221,6 +226,11 @@ func (ln *Listener) drain() {
 		}
 		c := newConn(ln.s, ep, wq)
 		k := demux.FlowKey{Remote: c.remote.AddrPort(), Local: c.local.AddrPort().Addr()}
+		if ln.s.flows != nil {
+			c.arrived = ln.s.now()
+			st := ln.door.Stats()
+			ln.s.flows.Established(c.arrived, c.flowKey(), uint32(st.Waiting+1), uint32(st.Backlog))
+		}
 		if !ln.door.Arrive(ln.s.doors.now(), k, c) {
 			c.Abort()
 		}

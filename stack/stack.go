@@ -40,6 +40,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 
 	"porthole/demux"
+	"porthole/demux/flow"
 	"porthole/tun"
 )
 
@@ -61,7 +62,10 @@ type Config struct {
 	// Gateway4 and Gateway6 are next hops beyond the prefixes on an Ethernet
 	// device; a TUN device needs none.
 	Gateway4, Gateway6 netip.Addr
-	Log                *slog.Logger
+	// Flows keeps the timelines; nil keeps none. Now is its clock, and Table's.
+	Flows *flow.Table
+	Now   func() int64
+	Log   *slog.Logger
 }
 
 // Stack is a running TCP/IP stack on a device.
@@ -73,6 +77,8 @@ type Stack struct {
 	net   *netstack.Stack
 	link  *link
 	addrs []netip.Prefix
+	flows *flow.Table // nil: no timelines
+	now   func() int64
 
 	listeners [65536]atomic.Pointer[Listener]
 	sockets   [65536]atomic.Pointer[PacketConn]
@@ -88,6 +94,7 @@ type Stack struct {
 func New(c Config) (*Stack, error) {
 	s := &Stack{
 		dev: c.Device, facts: c.Device.Facts(), table: c.Table, log: c.Log, addrs: c.Addrs,
+		flows: c.Flows, now: c.Now,
 		closing: make(chan struct{}),
 	}
 	if s.log == nil {
@@ -106,6 +113,9 @@ func New(c Config) (*Stack, error) {
 		},
 		SecureRNG: &s.secrets,
 	})
+	if s.flows != nil {
+		s.table.SetTap(s.queued)
+	}
 	s.link = newLink(s)
 	var lower netstack.LinkEndpoint = s.link
 	if s.ethernet() {

@@ -157,6 +157,10 @@ func (pc *PacketConn) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error)
 				continue
 			}
 			n, _ := p.CopyPayload(b)
+			if pc.s.flows != nil {
+				now := pc.s.now()
+				pc.s.flows.Read(now, p.IP(), p.Info(), now-p.At())
+			}
 			pc.s.table.Free(p)
 			return n, from, nil
 		}
