@@ -7,11 +7,12 @@
 //	flow.go      the table, its taps, and the path of a data segment of a known flow
 //	index.go     key to record: open addressing, read without a lock; the age of records
 //	track.go     segments that matter: SYN, FIN, RST, loss, windows, drops
+//	cold.go      what is kept of them; ladder.go: the first and last of each flow
 //	events.go    what the door and the service say
-//	ladder.go    the first and last such segments of each flow
 //	record.go    what arrived at and left each port's queues
-//	snapshot.go  flows by value; text.go: as lines
-//	replay.go    the recorded port again, with another size; why.go: sentences
+//	snapshot.go  flows by value; changes.go: which have changed; text.go, json.go: as text
+//	replay.go    a recorded port again, with another size; server.go: and its service
+//	why.go       sentences; cause.go: by cause; sizes.go: and sizes
 //
 // What it is not: a capture (it keeps no payload and no second of a bulk transfer), a
 // TCP state machine that judges segments (the stack does), or a billing record (data

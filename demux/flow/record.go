@@ -22,6 +22,7 @@ type recorder struct {
 	mu   sync.Mutex
 	ring []event // grows by doubling up to most
 	most int
+	told bool   // its service says when it is idle
 	n    uint64 // events ever
 	last int64
 }
@@ -108,6 +109,7 @@ func (rs *recorders) add(p demux.Port, e event) {
 		r.ring = slices.Grow(r.ring, max(n, 64))[:min(max(2*n, 64), r.most)]
 	}
 	r.ring[r.n%uint64(len(r.ring))] = e
+	r.told = r.told || e.kind == evIdle
 	r.n++
 	r.last = max(r.last, e.at)
 	r.mu.Unlock()
@@ -140,7 +142,7 @@ func (rs *recorders) open(p demux.Port, now int64) *recorder {
 		}
 		rs.slot(r.port).Store(nil)
 		r.mu.Lock()
-		r.port, r.n, r.last = p, 0, now
+		r.port, r.n, r.last, r.told = p, 0, now, false
 		r.mu.Unlock()
 	}
 	rs.slot(p).Store(r)
@@ -156,22 +158,29 @@ func (rs *recorders) slot(p demux.Port) *atomic.Pointer[recorder] {
 	return &page[p%pageSize]
 }
 
-// events is a copy of a port's record, oldest first, and how many are lost.
-func (rs *recorders) events(p demux.Port) (all []event, missed uint64) {
+// record is a copy of what a recorder holds, oldest first.
+type record struct {
+	events []event
+	missed uint64 // events before these
+	told   bool   // the service says when it is idle
+}
+
+func (rs *recorders) record(p demux.Port) (c record) {
 	r := rs.find(p)
 	if r == nil {
-		return nil, 0
+		return c
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.port != p {
-		return nil, 0
+		return c
 	}
 	have := min(r.n, uint64(len(r.ring)))
+	c = record{make([]event, 0, have), r.n - have, r.told}
 	for i := r.n - have; i < r.n; i++ {
-		all = append(all, r.ring[i%uint64(len(r.ring))])
+		c.events = append(c.events, r.ring[i%uint64(len(r.ring))])
 	}
-	return all, r.n - have
+	return c
 }
 
 // DoorLimits tells how a TCP port's queues are configured, when it is bound and when

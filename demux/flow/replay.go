@@ -27,9 +27,6 @@ import (
 // less refuses somebody. The work is bounded by the record: Options.PerPort events,
 // and as many plays as the size has bits.
 
-// wakeLatency is below what a service that stood idle needs to take a connection.
-const wakeLatency = time.Millisecond
-
 // client is one flow as it is played.
 type client struct {
 	syn       int64
@@ -46,171 +43,13 @@ type story struct {
 	refused [2]int // by accept queue and SYN queue, flows
 }
 
-// service is a server: the k-th thing is taken before[k] after it came and the server
-// was free, and then it is busy for after[k].
-type service struct {
-	free   int64 // from when on it takes anything
-	before []int64
-	after  []int64
-	usual  [2]int64 // before and after, beyond those
-	never  bool     // nothing was ever taken
-}
-
-func (s *service) at(k int) (before, after int64) {
-	before, after = s.usual[0], s.usual[1]
-	if k < len(s.before) {
-		before = s.before[k]
-	}
-	if k < len(s.after) {
-		after = s.after[k]
-	}
-	return before, after
-}
-
-// departure is one thing taken: it had come at and was taken at. The server had been
-// idle before, since a time, or found it when it looked.
-type departure struct {
-	came, taken int64
-	idle        bool
-	since       int64
-}
-
-// departures collects them from a record, in its order.
-type departures struct {
-	all   []departure
-	idle  bool
-	since int64
-	told  bool // the server says when it is idle
-}
-
-func (d *departures) add(e event) {
-	if e.kind == evIdle {
-		if !d.idle {
-			d.since = e.at
-		}
-		d.idle, d.told = true, true
-		return
-	}
-	d.all = append(d.all, departure{e.at - max(e.waited, 0), e.at, d.idle, d.since})
-	d.idle = false
-}
-
-// service finds what kind of server took those. When it says when it is idle, all is
-// known. Else: one that waits before it takes (service-delay, as a rule) lets each
-// thing wait for the same time once it is first; another is busy with each thing after
-// it took it. The first kind is believed when all of the record agrees with it, things
-// that came to an idle server among them; else the second, which needs the larger
-// queue.
-func (ds *departures) service() service {
-	d := ds.all
-	if len(d) == 0 {
-		return service{never: true}
-	}
-	if ds.told {
-		return ds.toldService()
-	}
-	if s, ok := newDelay(d); ok {
-		return s
-	}
-	s := service{free: d[0].came, before: make([]int64, 1, len(d))}
-	if wait := d[0].taken - d[0].came; wait > int64(wakeLatency) {
-		s.free = d[0].taken
-	} else {
-		s.before[0] = wait
-	}
-	var busy []int64
-	idle := make([]bool, 0, len(d))
-	for i := 1; i < len(d); i++ {
-		gap := d[i].taken - d[i-1].taken
-		// It had come before, or had to wait: the service was not ready sooner.
-		isBusy := d[i].came <= d[i-1].taken || d[i].taken-d[i].came > int64(wakeLatency)
-		if isBusy {
-			busy = append(busy, gap)
-		}
-		s.after, idle = append(s.after, gap), append(idle, !isBusy)
-	}
-	s.usual[1] = median(busy)
-	for i := range s.after {
-		wake := int64(0)
-		if idle[i] {
-			s.after[i] = min(s.after[i], s.usual[1])
-			wake = d[i+1].taken - d[i+1].came
-		}
-		s.before = append(s.before, wake)
-	}
-	if len(busy) == 0 {
-		s.usual[0] = median(slices.Clone(s.before))
-	}
-	return s
-}
-
-// toldService is of a server that says when it is idle.
-func (ds *departures) toldService() service {
-	d := ds.all
-	s := service{free: d[0].taken}
-	if d[0].idle {
-		s.free = min(d[0].since, d[0].came)
-	}
-	var costs []int64
-	for i, x := range d {
-		before, after := int64(0), int64(0)
-		if x.idle {
-			before = x.taken - max(x.came, x.since)
-		}
-		s.before = append(s.before, before)
-		switch {
-		case i == 0:
-			continue
-		case x.idle:
-			after = max(x.since-d[i-1].taken, 0)
-		default:
-			after = x.taken - d[i-1].taken
-		}
-		s.after = append(s.after, after)
-		costs = append(costs, before+after)
-	}
-	if last := d[len(d)-1]; ds.idle {
-		s.after = append(s.after, max(ds.since-last.taken, 0))
-		costs = append(costs, s.after[len(s.after)-1])
-	}
-	s.usual[1] = median(costs)
-	return s
-}
-
-// newDelay is the first kind.
-func newDelay(d []departure) (s service, ok bool) {
-	last, idle := d[0].came, 0
-	for _, x := range d {
-		if x.came >= last {
-			idle++
-		}
-		s.before = append(s.before, x.taken-max(x.came, last))
-		last = x.taken
-	}
-	s.free = d[0].came
-	s.usual[0] = median(slices.Clone(s.before))
-	for _, b := range s.before {
-		if diff := b - s.usual[0]; max(diff, -diff) > s.usual[0]/10 {
-			return s, false
-		}
-	}
-	return s, idle > 1 && s.usual[0] > int64(wakeLatency)
-}
-
-func median(v []int64) int64 {
-	if len(v) == 0 {
-		return 0
-	}
-	slices.Sort(v)
-	return v[len(v)/2]
-}
-
 // quiet parts a record into episodes: no client tries again after so long (Linux
 // waits 32 s between its last two SYNs).
 const quiet = time.Minute
 
 // episode is the part of a record around a moment, between two quiet times.
-func episode(evs []event, at int64) []event {
+func (rec record) episode(at int64) record {
+	evs := rec.events
 	from, to := 0, len(evs)
 	for i := 1; i < len(evs); i++ {
 		if evs[i].at-evs[i-1].at < int64(quiet) {
@@ -223,11 +62,13 @@ func episode(evs []event, at int64) []event {
 			break
 		}
 	}
-	return evs[from:to]
+	rec.events = evs[from:to]
+	return rec
 }
 
 // newStory reads a TCP port's record.
-func newStory(evs []event) *story {
+func newStory(rec record) *story {
+	evs := rec.events
 	type seen struct {
 		client
 		admitted int64 // when its SYN was
@@ -248,7 +89,7 @@ func newStory(evs []event) *story {
 		return f
 	}
 	st := &story{}
-	var gone departures
+	gone := departures{told: rec.told}
 	var anon []*seen // accepted, of flows that are not known any more
 	for _, e := range evs {
 		if e.kind == evIdle {
@@ -338,11 +179,15 @@ const (
 type steps []step
 
 func (s steps) Len() int { return len(s) }
+
 func (s steps) Less(i, k int) bool {
 	return cmp.Or(cmp.Compare(s[i].at, s[k].at), s[i].order-s[k].order) < 0
 }
+
 func (s steps) Swap(i, k int) { s[i], s[k] = s[k], s[i] }
-func (s *steps) Push(x any)   { *s = append(*s, x.(step)) }
+
+func (s *steps) Push(x any) { *s = append(*s, x.(step)) }
+
 func (s *steps) Pop() any {
 	x := (*s)[len(*s)-1]
 	*s = (*s)[:len(*s)-1]
@@ -472,95 +317,4 @@ func smallest(most int, enough func(int) bool) int {
 		hi--
 	}
 	return hi
-}
-
-// datagrams is a UDP port's record, ready to be played.
-type datagrams struct {
-	at      []int64
-	charge  []uint32
-	began   int // of these, in the queue when the record begins
-	service service
-	refused int
-	packets bool // a refusal was for their number, or
-	bytes   bool // for their bytes
-}
-
-func newDatagrams(evs []event) *datagrams {
-	d := &datagrams{}
-	var gone departures
-	known := false
-	for _, e := range evs {
-		switch e.kind {
-		case evArrive:
-			if !known { // what is in the queue already, as pieces of one size
-				known = true
-				for range e.depth - min(e.depth, uint32(len(gone.all))) {
-					d.at, d.charge = append(d.at, e.at), append(d.charge, e.bytes/max(e.depth, 1))
-					d.began++
-				}
-			}
-			d.at, d.charge = append(d.at, e.at), append(d.charge, e.charge)
-			if e.fate.Dropped() {
-				d.refused++
-				if e.depth >= e.limit {
-					d.packets = true
-				} else {
-					d.bytes = true
-				}
-			}
-		case evRead, evIdle:
-			gone.add(e)
-		}
-	}
-	d.service = gone.service()
-	return d
-}
-
-// refuses plays the datagrams at a queue of so many packets and bytes.
-func (d *datagrams) refuses(packets, bytes int) bool {
-	var waits []uint32 // charges
-	held, reads := 0, 0
-	free, head := d.service.free, int64(0) // head: when the first came to be first
-	take := func(until int64) {
-		for len(waits) > 0 && !d.service.never {
-			before, after := d.service.at(reads)
-			at := max(free, head) + before
-			if at > until {
-				return
-			}
-			held -= int(waits[0])
-			waits = waits[1:]
-			free, head = at+after, at
-			reads++
-		}
-	}
-	for i, at := range d.at {
-		// What comes at the instant of a read came first, as it does in the record.
-		take(at - 1)
-		if i >= d.began && (len(waits) >= packets || held+int(d.charge[i]) > bytes) {
-			return true
-		}
-		if len(waits) == 0 {
-			head = at
-		}
-		waits, held = append(waits, d.charge[i]), held+int(d.charge[i])
-	}
-	return false
-}
-
-func (d *datagrams) total() (bytes int) {
-	for _, c := range d.charge {
-		bytes += int(c)
-	}
-	return bytes
-}
-
-// queue is the smallest number of packets that refuses none, and queueBytes the
-// smallest of bytes, when the other is large enough.
-func (d *datagrams) queue() int {
-	return smallest(len(d.at), func(n int) bool { return !d.refuses(n, d.total()) })
-}
-
-func (d *datagrams) queueBytes() int {
-	return smallest(d.total(), func(n int) bool { return !d.refuses(len(d.at), n) })
 }

@@ -376,16 +376,17 @@ func TestRecorders(t *testing.T) {
 	rs.add(p(2), event{at: 250})
 	rs.add(p(3), event{at: 251})
 	require.EqualValues(t, 1, rs.unrecorded.Load())
-	evs, missed := rs.events(p(1))
+	rec := rs.record(p(1))
+	evs, missed := rec.events, rec.missed
 	require.Len(t, evs, 100)
 	require.EqualValues(t, 150, missed)
 	require.EqualValues(t, 150, evs[0].at)
 	rs.add(p(3), event{at: 249 + idlePort})
-	evs, _ = rs.events(p(3))
+	evs = rs.record(p(3)).events
 	require.Len(t, evs, 1)
-	evs, _ = rs.events(p(1))
+	evs = rs.record(p(1)).events
 	require.Empty(t, evs, "the idlest made room")
-	evs, _ = rs.events(p(2))
+	evs = rs.record(p(2)).events
 	require.Len(t, evs, 1)
 	rs.add(demux.LaneClosed, event{})
 	require.EqualValues(t, 2, rs.unrecorded.Load())

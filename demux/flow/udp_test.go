@@ -53,7 +53,7 @@ func playUDP(lim demux.Limits, all []datagramAt, busy, before time.Duration, tol
 	last := uint64(0)
 	for i, d := range all {
 		serve(d.at - 1)
-		if flows != nil && told && idle >= 0 && len(came) == 0 && idle < d.at {
+		if flows != nil && told && idle >= 0 && len(came) == 0 && idle <= d.at {
 			flows.Idle(int64(idle), p)
 			idle = -1
 		}
