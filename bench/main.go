@@ -68,6 +68,9 @@ func run(args []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	r, err := measure(ctx, o)
+	if ctx.Err() != nil {
+		err = errors.New("interrupted; the figures are of the rounds until then")
+	}
 	if r == nil || len(r.Works) == 0 {
 		return err
 	}
@@ -76,8 +79,8 @@ func run(args []string) error {
 	} else {
 		r.writeTable(os.Stdout)
 	}
-	if o.out != "" {
-		err = errors.Join(err, r.save(o.out))
+	if err == nil && o.out != "" { // half a run replaces no whole one
+		err = r.save(o.out)
 	}
 	return err
 }

@@ -152,6 +152,9 @@ func (r *report) writeTable(w io.Writer) {
 	}
 	fmt.Fprintln(t, strings.Join(append(head, "reach"), "\t"))
 	for _, res := range r.Works {
+		if len(res.Samples) == 0 {
+			continue // interrupted before the first
+		}
 		row := []string{res.Name, res.Unit}
 		for _, name := range r.Targets {
 			row = append(row, number(res.values(name).Median))
@@ -208,16 +211,28 @@ func (r *report) writeNotes(w io.Writer) {
 	for _, m := range r.Missing {
 		fmt.Fprintf(w, "not measured: %s: %s\n", m.Work, m.Why)
 	}
-	if busy := spreadOf(r.Busy); busy.Max > quietShare {
-		noisy := 0
-		for _, b := range r.Busy {
-			if b > quietShare {
-				noisy++
-			}
-		}
+	if noisy, busy := r.disturbed(), spreadOf(r.Busy); noisy > 0 {
 		fmt.Fprintf(w, "noisy: before %d of %d measurements others used more than %.0f %% of the machine (median %.0f %%, most %.0f %%)\n",
 			noisy, len(r.Busy), quietShare*100, busy.Median*100, busy.Max*100)
 	}
+}
+
+// disturbed counts the measurements that did not get a quiet machine.
+func (r *report) disturbed() (n int) {
+	for _, b := range r.Busy {
+		if b > quietShare {
+			n++
+		}
+	}
+	return n
+}
+
+// noisy is disturbed in words, for the picture.
+func (r *report) noisy() string {
+	if n := r.disturbed(); n > 0 {
+		return fmt.Sprintf("; %d of %d not on a quiet machine", n, len(r.Busy))
+	}
+	return ""
 }
 
 // quietShare is how much of the machine others may use for it to count as quiet.

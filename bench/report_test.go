@@ -123,6 +123,7 @@ func TestSave(t *testing.T) {
 		}
 	}
 	require.Contains(t, string(svg), "4.00 offload")
+	require.Contains(t, string(svg), "1 of 2 not on a quiet machine")
 }
 
 func TestFlags(t *testing.T) {

@@ -42,8 +42,8 @@ func (r *report) svg() []byte {
 	p(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" font-family="sans-serif" font-size="12">`, svgWidth, height)
 	p(`<rect width="100%%" height="100%%" fill="#fff"/>`)
 	p(`<text x="12" y="22" font-size="15">porthole beside the same services on kernel sockets over veth (1 = as fast)</text>`)
-	p(`<text x="12" y="42" fill="#555">%s</text>`, html.EscapeString(fmt.Sprintf("%s, %d cores, MTU %d, %d rounds of %v; median, whiskers from least to most",
-		r.Machine.Kernel, r.Machine.Cores, r.MTU, r.Rounds, r.Time)))
+	p(`<text x="12" y="42" fill="#555">%s</text>`, html.EscapeString(fmt.Sprintf("%s, %d cores, MTU %d, %d rounds of %v; median, whiskers from least to most%s",
+		r.Machine.Kernel, r.Machine.Cores, r.MTU, r.Rounds, r.Time, r.noisy())))
 	bottom := height - 34
 	for _, v := range []float64{0.02, 0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8} {
 		if v > highest {
