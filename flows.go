@@ -1,41 +1,62 @@
 package porthole
 
 import (
+	"fmt"
 	"time"
 
-	"porthole/demux"
 	"porthole/demux/flow"
 	"porthole/services"
 )
 
-// Flows are the conversations that match f, oldest first; the zero Filter takes all.
-// At most flow.DefaultFlows are kept; the ones not seen for longest go first.
-func (h *Host) Flows(f flow.Filter) []flow.Flow { return h.flows.Flows(h.now(), f) }
+// The timelines' types under this package's name, for those who see the host alone.
+type (
+	Flow   = flow.Flow
+	FlowID = flow.ID
+	Why    = flow.Why
+)
+
+// Flows are the newest conversations, oldest first, at most limit (0: 1,000), of one
+// port or of all (nil). The host keeps 65,536; those not seen for longest go first.
+func (h *Host) Flows(port *services.Port, limit int) []Flow {
+	f := flow.Filter{Limit: limit}
+	if port != nil {
+		line := demuxPort(*port)
+		f.Port = &line
+	}
+	return h.flows.Flows(h.now(), f)
+}
 
 // Flow is one conversation with its ladder of segments.
-func (h *Host) Flow(id flow.ID) (flow.Flow, bool) { return h.flows.Get(h.now(), id) }
+func (h *Host) Flow(id FlowID) (Flow, bool) { return h.flows.Get(h.now(), id) }
 
 // FlowsSince gives up to limit flows that changed after cursor, the cursor for the
 // next call, and how many changes were overwritten in between.
-func (h *Host) FlowsSince(cursor uint64, limit int) (flows []flow.Flow, next, missed uint64) {
+func (h *Host) FlowsSince(cursor uint64, limit int) (flows []Flow, next, missed uint64) {
 	return h.flows.Since(h.now(), cursor, limit)
 }
 
-// WhyFlow explains one conversation, WhyPort what a port did to its clients, WhyLast
-// the conversation that last had something to explain.
-func (h *Host) WhyFlow(id flow.ID) (flow.Why, bool) { return h.flows.WhyFlow(h.now(), id) }
-
-// WhyPort explains a port.
-func (h *Host) WhyPort(p services.Port) flow.Why { return h.flows.WhyPort(h.now(), linePort(p)) }
-
-// WhyLast explains the newest trouble.
-func (h *Host) WhyLast() (flow.Why, bool) { return h.flows.WhyLast(h.now()) }
-
-func linePort(p services.Port) demux.Port {
-	if p.Proto == "udp" {
-		return demux.UDPPort(p.Number)
+// Why explains a conversation ("f1a"), a port ("80/tcp"), or whatever last had
+// something to explain ("last").
+func (h *Host) Why(of string) (Why, error) {
+	if of == "last" || of == "" {
+		w, ok := h.flows.WhyLast(h.now())
+		if !ok {
+			return Why{}, fmt.Errorf("why: nothing has needed an explanation yet")
+		}
+		return w, nil
 	}
-	return demux.TCPPort(p.Number)
+	if p, err := services.ParsePort(of); err == nil {
+		return h.flows.WhyPort(h.now(), demuxPort(p)), nil
+	}
+	id, err := flow.ParseID(of)
+	if err != nil {
+		return Why{}, fmt.Errorf("why %q: want a port (80/tcp), a flow (f1a, see `porthole flows`) or last", of)
+	}
+	w, ok := h.flows.WhyFlow(h.now(), id)
+	if !ok {
+		return Why{}, fmt.Errorf("why %v: no such flow; see `porthole flows`", id)
+	}
+	return w, nil
 }
 
 // now is the clock of the host's queues and timelines: ns since it was made.

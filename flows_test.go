@@ -23,7 +23,7 @@ func TestTimelines(t *testing.T) {
 			require.EqualValues(t, 1000000, n)
 			resp.Body.Close()
 			var found *flow.Flow
-			for _, f := range r.host.Flows(flow.Filter{}) {
+			for _, f := range r.host.Flows(nil, 0) {
 				if f.Local.Port() == 80 && f.Remote.Addr().String() == "10.77.0.2" {
 					found = &f
 				}
@@ -40,8 +40,9 @@ func TestTimelines(t *testing.T) {
 			require.NoError(t, one.WriteLadder(&b))
 			t.Log(b.String())
 			require.Contains(t, b.String(), "SYN")
-			_, ok = r.host.WhyFlow(found.ID)
-			require.True(t, ok)
+			w, err := r.host.Why(found.ID.String())
+			require.NoError(t, err)
+			t.Log(w.Text)
 		})
 	}
 }

@@ -28,6 +28,8 @@ type cli struct {
 	Ports   portsCmd   `cmd:"" help:"Show the port table of a running host: every queue, how full, how full at most."`
 	Set     setCmd     `cmd:"" help:"Change a port's queues, and the speed of its service, while it runs."`
 	Fates   fatesCmd   `cmd:"" help:"Show what became of every packet, and that none is missing."`
+	Flows   flowsCmd   `cmd:"" help:"Show the conversations: what each met on its way, and when."`
+	Why     whyCmd     `cmd:"" help:"Explain what held a connection up, and what size would have been enough."`
 	Open    openCmd    `cmd:"" help:"Run a service on one more port."`
 	Close   closeCmd   `cmd:"" help:"Close a port."`
 	Reload  reloadCmd  `cmd:"" help:"Make a running host take its changed configuration."`

@@ -30,6 +30,7 @@ type Host interface {
 	Reset(services.Port) error
 	Open(ctx context.Context, p services.Port, service string) error
 	Close(services.Port) error
+	Timelines
 }
 
 // API is what a Server answers with.
@@ -92,6 +93,9 @@ func (a *API) Routes() []Route {
 		{"POST", port + "/close", onPort(a.close)},
 		{"GET", "/v1/fates", a.fates},
 		{"GET", "/v1/events", a.events},
+		{"GET", "/v1/flows", a.flows},
+		{"GET", "/v1/flows/{id}", a.flow},
+		{"GET", "/v1/why", a.why},
 		{"GET", "/v1/config", a.config},
 		{"POST", "/v1/reload", a.reload},
 		{"GET", "/metrics", a.metrics},

@@ -74,6 +74,20 @@ func (*fakeHost) Events(cursor uint64) ([]porthole.Event, uint64, uint64) {
 	return []porthole.Event{{Seq: cursor + 1 + missed, Type: "queue-filled", Port: "80/tcp", Fate: "queue-full", Count: 64}}, cursor + 1 + missed, missed
 }
 
+func (*fakeHost) Flows(*services.Port, int) []porthole.Flow { return nil }
+
+func (*fakeHost) Flow(id porthole.FlowID) (porthole.Flow, bool) {
+	return porthole.Flow{ID: id, Proto: "tcp"}, true
+}
+
+func (*fakeHost) FlowsSince(cursor uint64, _ int) ([]porthole.Flow, uint64, uint64) {
+	return nil, cursor, 0
+}
+
+func (*fakeHost) Why(of string) (porthole.Why, error) {
+	return porthole.Why{Port: of, Cause: "nothing", Text: "Nothing held it up."}, nil
+}
+
 func (*fakeHost) Config() porthole.Config { return porthole.DefaultConfig() }
 
 func (h *fakeHost) Set(p services.Port, s porthole.Settings) error {
@@ -171,7 +185,7 @@ func TestClientAndServer(t *testing.T) {
 	require.Equal(t, new(fakeHost).Health(), health)
 	err = c.call(t.Context(), "GET", "/v2", nil, &health)
 	require.EqualError(t, err, "no such path; there are /v1/health, /v1/ports, /v1/ports/{number}/{proto}, /v1/ports/{number}/{proto}/settings, "+
-		"/v1/ports/{number}/{proto}/open, /v1/ports/{number}/{proto}/close, /v1/fates, /v1/events, /v1/config, /v1/reload, /metrics, /v1/more")
+		"/v1/ports/{number}/{proto}/open, /v1/ports/{number}/{proto}/close, /v1/fates, /v1/events, /v1/flows, /v1/flows/{id}, /v1/why, /v1/config, /v1/reload, /metrics, /v1/more")
 
 	stop()
 	require.NoFileExists(t, s.Path())

@@ -174,7 +174,7 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 	for _, r := range h.Routes() {
 		t.Run(r.Method+" "+r.Path, func(t *testing.T) {
 			op := at(t, doc, doc, "paths", r.Path, strings.ToLower(r.Method))
-			path := strings.NewReplacer("{number}", "80", "{proto}", "tcp").Replace(r.Path)
+			path := strings.NewReplacer("{number}", "80", "{proto}", "tcp", "{id}", "f1").Replace(r.Path)
 			in := bytes.NewReader(nil)
 			if b, ok := op["requestBody"].(object); ok && b["required"] == true {
 				in = bytes.NewReader([]byte(map[string]string{"set": `{"queue":64}`, "open": `{"service":"http"}`}[op["operationId"].(string)]))
