@@ -28,8 +28,6 @@ func playUDP(lim demux.Limits, all []datagramAt, busy, before time.Duration, tol
 	if err := t.Bind(p, demux.Config{Owner: "test", Limits: lim, Socket: true}); err != nil {
 		panic(err)
 	}
-	in := t.NewIngress(nil)
-	defer in.Close()
 	came := []time.Duration{} // of what is queued
 	free, head, idle := time.Duration(0), time.Duration(0), time.Duration(0)
 	serve := func(until time.Duration) {
@@ -60,8 +58,7 @@ func playUDP(lim demux.Limits, all []datagramAt, busy, before time.Duration, tol
 		w := wire{TB: nopTB{}, k: Key{packet.UDP, netip.AddrPortFrom(hostAddr, port), netip.AddrPortFrom(peerAddr, uint16(1024+i%7))}}
 		b := w.datagram(In, d.size)
 		was := t.Port(p)
-		in.Put(0, copy(in.Room(0), b), demux.Tail{}, demux.Offload{})
-		in.Deliver(1)
+		t.Inject(demux.Reassembled, demux.Offload{}, b)
 		st := t.Port(p)
 		dec := Decision{Depth: uint32(was.Queued), Limit: uint32(was.Limits.Packets), Bytes: uint32(was.Bytes), LimitBytes: uint32(was.Limits.Bytes)}
 		if n := st.Fates[demux.QueueFull]; n > last {
