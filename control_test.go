@@ -310,6 +310,7 @@ func TestOpenAndClose(t *testing.T) {
 	rest, err := io.ReadAll(answer)
 	require.NoError(t, err)
 	require.Contains(t, string(rest), "Content-Length: 7")
+	require.EqualError(t, r.host.Close(services.TCP(8080)), "close 8080/tcp: nobody listens there; it is left to connections until they end")
 	require.NoError(t, accepted.Close())
 	require.NoError(t, taken.Close())
 	until(t, "the port to be free", func() bool { _, ok := r.host.Port(services.TCP(8080)); return !ok })

@@ -81,6 +81,9 @@ func (h *Host) Close(p services.Port) error {
 		}
 	}
 	if owner, ok := h.table.Bound(demuxPort(p)); ok && p.Number != 0 {
+		if p.Proto == "tcp" && h.stack.PortState(p.Number) != "listening" {
+			return refuse(NotFound, "close %v: nobody listens there; it is left to connections until they end", p)
+		}
 		return refuse(Invalid, "close %v: %s opened it itself, for a conversation; it closes it, too", p, owner)
 	}
 	return refuse(NotFound, "close %v: nobody has the port; `porthole ports` lists those that are bound", p)
