@@ -193,6 +193,7 @@ func (d *Door) synLocked(now int64, k FlowKey, h *halfOpen, s Segment) Verdict {
 		return SendCookie
 	}
 	d.addLocked(now, &halfOpen{key: k, irs: s.Seq})
+	d.highSyn = max(d.highSyn, len(d.half)-d.reserved)
 	return Pass
 }
 

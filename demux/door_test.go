@@ -547,7 +547,7 @@ func TestDoorScripts(t *testing.T) {
 				require.True(t, ok, line)
 				require.Equal(t, strings.TrimPrefix(want, " "), s.run(cmd), cmd)
 			}
-			s.d.check(t)
+			s.d.check(t, true)
 		})
 	}
 }
@@ -629,8 +629,9 @@ func TestDoorBounds(t *testing.T) {
 
 func noCookie(FlowKey, Segment) bool { return false }
 
-// check holds the door's lists against each other.
-func (d *Door) check(t require.TestingT) {
+// check holds the door's lists against each other. Between Due and Confirm nobody
+// asks about a place for a moment: then it is not at rest.
+func (d *Door) check(t require.TestingT, rest bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	reserved, aged := 0, 0
@@ -639,7 +640,7 @@ func (d *Door) check(t require.TestingT) {
 		require.NotNil(t, h.age.h, "in no list")
 		if h.reserved {
 			reserved++
-			require.NotNil(t, h.dbt.h, "a place that nobody asks about")
+			require.True(t, h.dbt.h != nil || !rest, "a place that nobody asks about")
 		}
 	}
 	for i := range d.ages {
@@ -658,9 +659,7 @@ func (d *Door) check(t require.TestingT) {
 	}
 	require.Equal(t, len(d.half), aged)
 	require.Equal(t, reserved, d.reserved)
-	if len(d.half) > 0 || d.cookies > 0 && !d.closed {
-		require.True(t, d.busy.Load() || len(d.half) == 0)
-	}
+	require.True(t, d.busy.Load() || len(d.half) == 0)
 }
 
 func BenchmarkDoor(b *testing.B) {

@@ -30,10 +30,19 @@ const stages = 6
 func (d *Door) addLocked(now int64, h *halfOpen) {
 	d.half[h.key] = h
 	h.due = now + int64(time.Second)
-	d.ages[0].push(h, &h.age)
+	d.ageLocked(h)
 	d.doubtLocked(h, now)
-	d.highSyn = max(d.highSyn, len(d.half)-d.reserved)
 	d.busy.Store(true)
+}
+
+// ageLocked appends it to the list of its stage, in the order of time: callers read
+// the clock before they come here, and may overtake each other.
+func (d *Door) ageLocked(h *halfOpen) {
+	l := &d.ages[h.stage]
+	if l.tail != nil {
+		h.due = max(h.due, l.tail.h.due)
+	}
+	l.push(h, &h.age)
 }
 
 func (d *Door) reserveLocked(h *halfOpen, now int64) {
@@ -48,7 +57,6 @@ func (d *Door) unreserveLocked(h *halfOpen) {
 	if h.reserved {
 		h.reserved = false
 		d.reserved--
-		d.highSyn = max(d.highSyn, len(d.half)-d.reserved)
 	}
 }
 
@@ -122,7 +130,7 @@ func (d *Door) Due(now int64, early time.Duration, ask, end []FlowKey) (a, e []F
 			l.remove(&h.age)
 			h.stage++
 			h.due += int64(time.Second) << h.stage
-			d.ages[h.stage].push(h, &h.age)
+			d.ageLocked(h)
 		}
 	}
 	for h := d.doubts.first(); h != nil && now-h.doubted >= int64(DoubtAfter); h = d.doubts.first() {

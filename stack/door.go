@@ -19,6 +19,12 @@ import (
 // are read, and one goroutine settles what is in doubt. Netstack is never called
 // with a door's mutex held: it answers on the caller's goroutine, and the answer
 // comes back here. Cookies are made in cookie.go, without netstack.
+//
+// Three things are not as in Linux. A SYN that comes again does not put off netstack's
+// timer for SYN+ACK, so another may follow sooner, and the connection does not live
+// longer for it. Netstack does not do ECN. And a connection that netstack completes
+// more than 100 ms after its final ACK passed, when its place has been given away,
+// is reset where Linux would send SYN+ACK again (DoorStats.Late counts them).
 
 // doors is the state that all listeners share.
 type doors struct {

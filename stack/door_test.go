@@ -142,11 +142,22 @@ func (p *peer) wait(port uint16, flags uint8, skip int) seg {
 }
 
 func (p *peer) send(port uint16, flags uint8, seq, ack uint32, payload ...byte) {
+	p.sendTo(80, port, flags, seq, ack, payload...)
+}
+
+func (p *peer) sendTo(to, port uint16, flags uint8, seq, ack uint32, payload ...byte) {
 	var b [60]byte
-	n := packet.PutTCP(b[:], netip.AddrPortFrom(netip.MustParseAddr("10.77.0.2"), port), netip.AddrPortFrom(hostAddr, 80),
+	n := packet.PutTCP(b[:], netip.AddrPortFrom(netip.MustParseAddr("10.77.0.2"), port), netip.AddrPortFrom(hostAddr, to),
 		64, 1, packet.TCPHeader{Seq: seq, Ack: ack, Flags: flags, Window: 65535}, payload)
 	_, err := p.dev.Write(0, []tun.Out{{Pieces: [][]byte{b[:n], payload}}}, true)
 	require.NoError(p.t, err)
+}
+
+// forget drops what was heard.
+func (p *peer) forget() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	clear(p.got)
 }
 
 const irs = 1000 // every client's initial sequence number
