@@ -114,7 +114,7 @@ func parseFlags(args []string) (*options, error) {
 	def(&o.time, 2*time.Second, 300*time.Millisecond)
 	def(&o.quiet, 3*time.Second, 200*time.Millisecond)
 	if *quick {
-		o.limit = 55 * time.Second
+		o.limit = 48 * time.Second
 	}
 	if o.rounds == 0 {
 		if o.rounds = 5; *quick {
