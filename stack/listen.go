@@ -67,6 +67,7 @@ func (s *Stack) Listen(port uint16, c ListenConfig) (*Listener, error) {
 		s.reap.unlisten(port)
 		return nil, opError("listen", "tcp", nil, ln.Addr(), err)
 	}
+	s.flows.DoorLimits(port, conf.Backlog, conf.SynQueue)
 	s.table.SetInline(demux.TCPPort(port), true)
 	return ln, nil
 }
@@ -103,6 +104,9 @@ func (ln *Listener) NotifyEvent(waiter.EventMask) { ln.s.drain.add(ln) }
 // Accept implements net.Listener.
 func (ln *Listener) Accept() (net.Conn, error) {
 	ln.pace.wait(ln.closed, nil)
+	if fl := ln.s.flows; fl != nil && ln.door.Stats().Waiting == 0 {
+		fl.Idle(ln.s.now(), demux.TCPPort(ln.port))
+	}
 	c, ok := ln.door.Accept()
 	if !ok {
 		return nil, opError("accept", "tcp", nil, ln.Addr(), net.ErrClosed)
@@ -123,6 +127,7 @@ func (ln *Listener) Close() error {
 		close(ln.closed)
 		ln.s.table.SetInline(demux.TCPPort(ln.port), false)
 		ln.s.listeners[ln.port].Store(nil)
+		ln.s.flows.Released(ln.port)
 		ln.wq.EventUnregister(&ln.entry)
 		ln.ep.Close()
 		for _, c := range ln.door.Close() { // netstack ends the half-open ones itself
@@ -153,6 +158,7 @@ func (s *Stack) SetDoor(port uint16, c demux.DoorConfig) bool {
 		return false
 	}
 	ln.door.Set(c)
+	s.flows.DoorLimits(port, c.Backlog, c.SynQueue)
 	return true
 }
 

@@ -14,6 +14,10 @@ import (
 
 // queued is demux's tap: a packet that its queue refused, or a datagram that it took.
 func (s *Stack) queued(_ demux.Port, p demux.Packet, f demux.Fate, depth, limit, bytes, maxBytes uint32) {
+	if f == demux.NoFate { // the timelines want to know what it found
+		depth--
+		bytes -= demux.Overhead + uint32(p.Info().PayloadLen())
+	}
 	s.flows.In(p.At(), p.IP(), p.Info(), flow.Decision{
 		Fate: f, Depth: depth, Limit: limit, Bytes: bytes, LimitBytes: maxBytes,
 	})

@@ -176,6 +176,9 @@ func (pc *PacketConn) passOn() {
 }
 
 func (pc *PacketConn) wait() {
+	if pc.s.flows != nil {
+		pc.s.flows.Idle(pc.s.now(), pc.port)
+	}
 	select {
 	case <-pc.s.table.Wake(pc.port):
 	case <-pc.rdead.wait():
