@@ -18,6 +18,9 @@ import (
 // on a quiet machine, since these ratios are the only ones that a busy one leaves
 // standing; and one bad run is tried again.
 func TestKernelBulkRatios(t *testing.T) {
+	if os.Getenv("PORTHOLE_GATE") == "" {
+		t.Skip("a measurement: it wants the machine for itself; PORTHOLE_GATE=1 runs it, and so does .ci/run")
+	}
 	need(t, "curl", "go")
 	bin := filepath.Join(t.TempDir(), "bench")
 	out, err := exec.Command("go", "build", "-o", bin, "./bench").CombinedOutput()

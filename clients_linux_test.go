@@ -27,6 +27,9 @@ func TestKernelPing(t *testing.T) {
 
 func TestKernelCurl(t *testing.T) {
 	need(t, "curl")
+	if testing.Short() {
+		t.Skip("384 MiB")
+	}
 	eachDevice(t, func(t *testing.T, r *kernelRig) {
 		for _, url := range urls {
 			t.Run(url, func(t *testing.T) {

@@ -1,6 +1,7 @@
 package porthole_test
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -97,10 +98,12 @@ func TestKernelDhclientRenews(t *testing.T) {
 ` + `case "$reason" in RENEW) kill -TERM $(cat "` + dir + `/pid");; esac
 ` + dhclientScript[len("#!/bin/sh\n"):]
 	require.NoError(t, os.WriteFile(path, []byte(waiting), 0o755))
-	cmd := exec.Command("ip", "netns", "exec", r.ns, "dhclient", "-4", "-d", "-sf", path, "-cf", "/dev/null",
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "ip", "netns", "exec", r.ns, "dhclient", "-4", "-d", "-sf", path, "-cf", "/dev/null",
 		"-e", "OUT="+out, "-lf", filepath.Join(dir, "leases"), "-pf", filepath.Join(dir, "pid"), r.dev)
-	log, err := cmd.CombinedOutput() // ends by the script's signal
-	_ = err
+	cmd.WaitDelay = time.Second
+	log, _ := cmd.CombinedOutput() // ends by the script's signal
 	b, err := os.ReadFile(out)
 	require.NoError(t, err, "%s", log)
 	require.Regexp(t, `BOUND (\S+) [^\n]*\nRENEW `, string(b), "%s", log)
@@ -110,4 +113,20 @@ func TestKernelDhclientRenews(t *testing.T) {
 func shortLease(c *porthole.Config) {
 	o := c.Services["dhcp"].Options.(*dhcp.Config)
 	o.MinLeaseTime, o.LeaseTime = 6*time.Second, 6*time.Second
+}
+
+// TestKernelClientDHCP is our own client, which works where stock ones do not: on TUN.
+func TestKernelClientDHCP(t *testing.T) {
+	need(t)
+	bin := filepath.Join(t.TempDir(), "porthole")
+	out, err := exec.Command("go", "build", "-o", bin, "./cmd/porthole").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	for _, kind := range devices {
+		t.Run(kind, func(t *testing.T) {
+			r := newKernelRig(t, kernelOptions{kind: kind, noPeer: true})
+			lease := r.run(bin, "client", "dhcp", "--interface", r.dev)
+			require.Regexp(t, `10\.77\.0\.\d+`, lease)
+			r.law()
+		})
+	}
 }

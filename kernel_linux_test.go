@@ -33,6 +33,10 @@ func need(t testing.TB, tools ...string) {
 	missing := ""
 	if os.Geteuid() != 0 {
 		missing = "root"
+	} else if f, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0); err != nil {
+		missing = "/dev/net/tun"
+	} else {
+		f.Close()
 	}
 	for _, tool := range append([]string{"ip"}, tools...) {
 		if _, err := exec.LookPath(tool); err != nil {
@@ -113,8 +117,12 @@ func newKernelRig(t testing.TB, o kernelOptions) *kernelRig {
 }
 
 func newNamespace(t testing.TB) string {
+	t.Helper()
 	ns := fmt.Sprintf("phtest-%08x", rand.Uint32())
 	out, err := exec.Command("ip", "netns", "add", ns).CombinedOutput()
+	if err != nil && !require_() { // root, and yet not allowed to: in a container
+		t.Skipf("needs network namespaces: %s", out)
+	}
 	require.NoError(t, err, "%s", out)
 	t.Cleanup(func() { exec.Command("ip", "netns", "del", ns).Run() })
 	out, err = exec.Command("ip", "-n", ns, "link", "set", "lo", "up").CombinedOutput()

@@ -197,6 +197,7 @@ func (s *Stack) Run(ctx context.Context) error {
 	s.table.StopWork()
 	s.drain.stop()
 	rest.Wait()
+	s.table.Drain()
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
