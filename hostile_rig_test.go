@@ -74,7 +74,16 @@ func (d *tapped) look(b []byte) {
 			return
 		}
 		ip = b[14:]
-		if [6]byte(b[:6]) == [6]byte(evilHW) && binary.BigEndian.Uint16(b[12:]) == 0x0806 {
+		kind := binary.BigEndian.Uint16(b[12:])
+		switch {
+		case kind == 0x0806 && len(b) >= 42 && b[21] == 1 && addr4(b[38:]) == evil4:
+			// The host makes sure that evil is still there, when a test takes long.
+			d.answer(arp(2, evilHW, evil4, hostHW, host4), kind)
+			return
+		case kind == 0x86dd && len(ip) >= 64 && ip[6] == 58 && ip[40] == 135 && [16]byte(ip[48:64]) == evil6.As16():
+			d.answer(neighbour(136, evil6, evil6.AsSlice(), 2, evilHW), kind)
+			return
+		case kind == 0x0806 && [6]byte(b[:6]) == [6]byte(evilHW):
 			d.keep(b)
 			return
 		}
@@ -93,6 +102,13 @@ func (d *tapped) look(b []byte) {
 		}
 		d.mu.Unlock()
 	}
+}
+
+// answer writes without waiting: the reader may be the caller.
+func (d *tapped) answer(payload []byte, kind uint16) {
+	b := make([]byte, 14, 14+len(payload))
+	packet.PutEthernet(b, [6]byte(hostHW), [6]byte(evilHW), kind)
+	d.Device.Write(0, []tun.Out{{Pieces: [][]byte{append(b, payload...)}}}, false)
 }
 
 func (d *tapped) keep(b []byte) {

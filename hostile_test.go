@@ -162,6 +162,8 @@ func TestHostileFlags(t *testing.T) {
 						require.EqualValues(t, 77, seq)
 					} else {
 						require.EqualValues(t, 1001, ack, "%s: data and FIN of a SYN are not taken", x.name)
+						// Half open no longer: its SYN+ACK would come again in a second.
+						require.Empty(t, r.fates("to-stack", seg(ap(h.evil, sport), ap(h.host, 80), packet.RST, 1001, 0)))
 					}
 				}
 				p = seg(ap(h.evil, sport), ap(h.host, 81), x.flags, 1000, 77, []byte(x.data)...)

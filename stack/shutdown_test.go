@@ -52,6 +52,7 @@ func TestShutdownInTraffic(t *testing.T) {
 						for _, end := range ends {
 							end()
 						}
+						moved.ln.Close() // its owner's to close, as any listener
 						moved.wg.Wait()
 					}()
 					select {
@@ -67,15 +68,16 @@ func TestShutdownInTraffic(t *testing.T) {
 }
 
 type movement struct {
+	ln       *stack.Listener
 	tcp, udp atomic.Int64
 	wg       sync.WaitGroup
 }
 
 // traffic keeps sending both ways, on both families, until the sockets fail.
 func traffic(t *testing.T, host, client *stack.Stack) *movement {
-	m := new(movement)
 	ln, err := host.Listen(80, stack.ListenConfig{Owner: "test"})
 	require.NoError(t, err)
+	m := &movement{ln: ln}
 	both := func(c net.Conn) {
 		m.wg.Go(func() {
 			b := make([]byte, 64<<10)
@@ -106,7 +108,6 @@ func traffic(t *testing.T, host, client *stack.Stack) *movement {
 			}
 			both(c)
 		}
-		ln.Close()
 	})
 	hs, err := host.ListenPacket(53, stack.PacketConfig{Owner: "test"})
 	require.NoError(t, err)
