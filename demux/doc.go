@@ -11,6 +11,8 @@
 //	queue.go     push, pop, limits, under the line's own mutex
 //	runq.go      ports that hold packets, served in turn (deficit round robin)
 //	pool.go      the packets themselves: slots, by handle
+//	door.go      which connections a listening port admits; halfopen.go: its SYN queue
+//	tap.go       who looks on
 //	fate.go      what became of each packet; snapshot.go: the ledger
 //	log.go       the event log
 //
