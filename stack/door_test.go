@@ -335,18 +335,6 @@ func TestDoorEqualsNetstack(t *testing.T) {
 	})
 }
 
-// answered counts the SYN+ACKs to a client's port.
-func (p *peer) answered(port uint16) (n int) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, s := range p.got[port] {
-		if s.flags == flagSYN|flagACK {
-			n++
-		}
-	}
-	return n
-}
-
 // TestCookiesPerPort: one port answers with cookies, exactly those SYNs that its
 // full SYN queue cannot take, while another port keeps its options.
 func TestCookiesPerPort(t *testing.T) {
