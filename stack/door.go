@@ -61,13 +61,12 @@ func (d *doors) activate(ln *Listener) {
 	poke(d.wake)
 }
 
-// admit judges one segment of a listening port. When netstack shall not see it,
-// done is true and fate is what became of it. The caller may be the reader: nothing
-// here waits.
-func (s *Stack) admit(ln *Listener, p demux.Packet) (fate demux.Fate, done bool) {
+// admit judges one segment of a listening port. The caller may be the reader:
+// nothing here waits.
+func (s *Stack) admit(ln *Listener, p demux.Packet) (demux.Fate, action) {
 	i := p.Info()
 	seq, ack, _, _ := i.TCP(p.IP())
-	key := func() demux.FlowKey { return demux.FlowKey{Remote: p.From(), Local: p.To().Addr()} }
+	key := func() demux.FlowKey { return keyOf(p) }
 	seg := demux.Segment{Flags: i.TCPFlags, Seq: seq, Ack: ack}
 	opens := i.TCPFlags&(flagSYN|flagACK|rstFlag) == flagSYN
 	if opens {
@@ -78,7 +77,7 @@ func (s *Stack) admit(ln *Listener, p demux.Packet) (fate demux.Fate, done bool)
 		case state == tcp.StateTimeWait:
 			seg.Reopens = true
 		case stateOf(state) == demux.Established:
-			return 0, false
+			return demux.ToStack, deliver
 		}
 	}
 	now := s.doors.now()
@@ -87,38 +86,47 @@ func (s *Stack) admit(ln *Listener, p demux.Packet) (fate demux.Fate, done bool)
 		if opens {
 			s.doors.activate(ln)
 		}
-		return 0, false
+		return demux.ToStack, deliver
 	case demux.AskStack:
 		if ep, state := s.endpoint(ln, key()); ep != nil && stateOf(state) != demux.Gone {
-			return 0, false // the connection is there already
+			return demux.ToStack, deliver // the connection is there already
 		}
 		v := ln.door.CookieAck(now, key())
 		s.doors.activate(ln)
 		if v == demux.Pass {
-			return 0, false
+			return demux.ToStack, deliver
 		}
-		return demux.AcceptQueueFull, true
+		return demux.AcceptQueueFull, drop
 	case demux.SendCookie:
-		s.sendCookie(ln, p)
-		return demux.SynCookie, true
+		return demux.SynCookie, sendCookie
 	case demux.Repeat:
-		if b, again := ln.door.SynAck(key()); again {
-			s.link.write([][]byte{b}, zeroOffload, false)
-		}
-		return demux.SynRepeated, true
+		return demux.SynRepeated, repeatSynAck
 	case demux.Ignore:
-		return demux.Malformed, true
+		return demux.Malformed, drop
 	case demux.RefuseSyn:
-		return demux.SynQueueFull, true
+		return demux.SynQueueFull, drop
 	case demux.Reset:
-		s.overflowReset(ln, key(), ack)
+		return demux.AcceptQueueFull, sendReset
 	}
-	return demux.AcceptQueueFull, true
+	return demux.AcceptQueueFull, drop
+}
+
+func keyOf(p demux.Packet) demux.FlowKey {
+	return demux.FlowKey{Remote: p.From(), Local: p.To().Addr()}
+}
+
+// repeatSynAck answers a SYN that came again, when the door lets it.
+func (s *Stack) repeatSynAck(ln *Listener, p demux.Packet) {
+	if b, again := ln.door.SynAck(keyOf(p)); again {
+		s.link.write([][]byte{b}, zeroOffload, false)
+	}
 }
 
 // overflowReset answers a final ACK with RST and ends its half-open connection
 // (Linux: tcp_abort_on_overflow).
-func (s *Stack) overflowReset(ln *Listener, k demux.FlowKey, ack uint32) {
+func (s *Stack) overflowReset(ln *Listener, p demux.Packet) {
+	k := keyOf(p)
+	_, ack, _, _ := p.Info().TCP(p.IP())
 	synAck, _ := ln.door.SynAck(k)
 	if ep, state := s.endpoint(ln, k); ep != nil && state == tcp.StateSynRecv {
 		ep.Abort()

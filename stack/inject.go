@@ -22,44 +22,70 @@ const (
 )
 
 // inject hands one packet to netstack and says what became of it. It is the body
-// of a worker's turn, and of the reader's when it serves a port itself.
+// of a worker's turn, and of the reader's when it serves a port itself. The timelines
+// hear of the packet before anything answers it.
 func (s *Stack) inject(port demux.Port, p demux.Packet) demux.Fate {
-	f := s.injectOne(port, p)
+	ln := s.listenerOf(port)
+	f, act := s.judge(port, ln, p)
 	if s.flows != nil {
 		s.observe(port, p, f)
+	}
+	switch act {
+	case deliver:
+		s.deliver(p)
+	case sendCookie:
+		s.sendCookie(ln, p)
+	case repeatSynAck:
+		s.repeatSynAck(ln, p)
+	case sendReset:
+		s.overflowReset(ln, p)
 	}
 	return f
 }
 
-func (s *Stack) injectOne(port demux.Port, p demux.Packet) demux.Fate {
-	if port.IsTCP() {
-		if p.Info().TCPFlags&(flagSYN|flagRST) == flagSYN|flagRST {
-			// Nobody sends that, and a listener of netstack's would answer a RST with
-			// RST when ACK is set too (RFC 9293, 3.5.2: never).
-			return demux.Malformed
-		}
-		if ln := s.listeners[port.Number()].Load(); ln != nil {
-			if fate, done := s.admit(ln, p); done {
-				return fate
-			}
-		}
+func (s *Stack) listenerOf(port demux.Port) *Listener {
+	if !port.IsTCP() {
+		return nil
+	}
+	return s.listeners[port.Number()].Load()
+}
+
+// action is what a verdict asks for.
+type action uint8
+
+const (
+	drop         action = iota
+	deliver             // to netstack
+	sendCookie          // answer a SYN without state
+	repeatSynAck        // answer a SYN again
+	sendReset           // answer a final ACK with RST, and end its half-open connection
+)
+
+// judge finds the fate of a packet, and what shall be done.
+func (s *Stack) judge(port demux.Port, ln *Listener, p demux.Packet) (demux.Fate, action) {
+	if port.IsTCP() && p.Info().TCPFlags&(flagSYN|flagRST) == flagSYN|flagRST {
+		// Nobody sends that, and a listener of netstack's would answer a RST with
+		// RST when ACK is set too (RFC 9293, 3.5.2: never).
+		return demux.Malformed, drop
+	}
+	if ln != nil {
+		return s.admit(ln, p)
 	}
 	switch port {
 	case demux.LaneLink:
 		raiseMTU(p)
 	case demux.LaneICMP:
 		if s.aboutListener(p) {
-			return demux.ToStack
+			return demux.ToStack, drop
 		}
 	}
-	s.deliver(p)
 	switch {
 	case p.Info().Kind == packet.Fragment && p.Info().Version != 0:
-		return demux.ToReassembly
+		return demux.ToReassembly, deliver
 	case port == demux.LaneClosed:
-		return demux.Closed
+		return demux.Closed, deliver
 	}
-	return demux.ToStack
+	return demux.ToStack, deliver
 }
 
 // aboutListener reports whether a packet is an ICMP unreachable about a segment that

@@ -110,18 +110,18 @@ func (l *link) write(pieces [][]byte, o tun.Offload, wait bool) tcpip.Error {
 	if n := l.s.facts.Queues; n > 1 {
 		q = l.queueOf(pieces) % n
 	}
+	size := 0
+	for _, b := range pieces {
+		size += len(b)
+	}
+	if l.s.flows != nil { // before the answer to it can come
+		l.s.sent(pieces[0], size)
+	}
 	out := [1]tun.Out{{Pieces: pieces, Offload: o}}
 	n, err := l.s.dev.Write(q, out[:], wait)
 	if n == 1 {
 		l.out.sent.Add(1)
-		size := 0
-		for _, b := range pieces {
-			size += len(b)
-		}
 		l.out.bytes.Add(uint64(size))
-		if l.s.flows != nil {
-			l.s.sent(pieces[0], size)
-		}
 		return nil
 	}
 	select {
