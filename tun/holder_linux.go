@@ -37,8 +37,9 @@ func Holders(name string) []Holder {
 		pid, _ := strconv.Atoi(filepath.Base(dir))
 		h := Holder{PID: pid, Command: command(dir)}
 		// The device stays in the namespace where it was made while the process
-		// may have moved on, so the others are the second guess, not discarded.
-		if ns, _ := os.Readlink(dir + "/ns/net"); ns == netns {
+		// may have moved on, so the others are the second guess, not discarded. The
+		// caller's other threads may be anywhere.
+		if ns, _ := os.Readlink(dir + "/ns/net"); ns == netns || pid == os.Getpid() {
 			here = append(here, h)
 		} else {
 			elsewhere = append(elsewhere, h)
