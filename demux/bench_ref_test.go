@@ -77,6 +77,14 @@ func BenchmarkReference(b *testing.B) {
 			rate(b)
 		})
 	}
+	b.Run("fill", func(b *testing.B) { // what BenchmarkPath spends on making its frames
+		w := newBench(b, 64, 64, "uniform")
+		b.ResetTimer()
+		for n := 0; n < b.N; n += BatchSize {
+			w.fill(n / BatchSize % batches)
+		}
+		rate(b)
+	})
 	for _, mib := range []int{4, 64} {
 		b.Run(fmt.Sprintf("random-line/%dMiB", mib), func(b *testing.B) {
 			lines := make([][8]uint64, mib<<20/64)

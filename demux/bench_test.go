@@ -1,18 +1,20 @@
 package demux
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"porthole/demux/packet"
 )
 
-// BenchmarkPath is a packet's whole way: it is put into its slot as a device's read
-// leaves it, then parse, verdict, look-up, push, pop and free. All memory was touched
-// before the clock starts.
+// BenchmarkPath is a packet's whole way: it lies in its slot as a device's read leaves
+// it and is put, parsed, judged, looked up, pushed, popped and freed. All memory was
+// touched before the clock starts; bytes are not copied (see BenchmarkReference).
 //
 //	64B, 1500B   the packet's size
 //	ports=N      bound UDP ports, each popped by its owner
@@ -111,11 +113,16 @@ func BenchmarkReaders(b *testing.B) {
 // batches of frames are made beforehand, and the ports of each.
 const batches = 1024
 
+// window is how many batches are timed for best-ns/op, the quickest of all windows:
+// what the code costs where others use the machine too.
+const window = 64
+
 type benchRig struct {
 	*rig
 	tmpl  []byte
 	at    int // where the destination port stands
 	off   Offload
+	sum0  uint32 // of the UDP datagram to port 0
 	tcp   bool
 	dst   [batches * BatchSize]uint16
 	hit   [batches][]Port // the ports of a batch, each once
@@ -123,10 +130,22 @@ type benchRig struct {
 	bound int
 }
 
+// write puts the frame into every slot that there is.
+func (w *benchRig) write() {
+	for c := range w.t.pool.chunks {
+		if slots := w.t.pool.chunks[c].Load(); slots != nil {
+			for i := range slots {
+				copy(slots[i].room[:], w.tmpl)
+			}
+		}
+	}
+}
+
 func newBench(b *testing.B, size, ports int, dist string) *benchRig {
 	w := &benchRig{rig: newRig(Options{}), at: 22, off: Offload{Flags: 2}, bound: ports, buf: make([]Packet, BatchSize)}
 	w.tcp = dist == "tcp"
-	w.tmpl = udp4(4000, 1, make([]byte, size-28)...)
+	w.tmpl = udp4(4000, 0, make([]byte, size-28)...)
+	w.sum0 = uint32(^binary.BigEndian.Uint16(w.tmpl[26:]))
 	if w.tcp {
 		w.tmpl = tcp4(4000, 1, packet.ACK, make([]byte, size-40)...)
 	}
@@ -160,6 +179,7 @@ func newBench(b *testing.B, size, ports int, dist string) *benchRig {
 			}
 		}
 	}
+	w.write()
 	w.warm(dist == "closed")
 	return w
 }
@@ -199,10 +219,13 @@ func (w *benchRig) warm(closed bool) {
 }
 
 func (w *benchRig) frame(i int, port uint16) {
-	room := w.in.Room(i)
-	n := copy(room, w.tmpl)
-	room[w.at], room[w.at+1] = byte(port>>8), byte(port)
-	w.in.Put(i, n, Tail{}, w.off)
+	room := w.in.Room(i) // the rest of the frame lies there already
+	binary.BigEndian.PutUint16(room[w.at:], port)
+	if w.off.Flags == 0 {
+		s := w.sum0 + uint32(port)
+		binary.BigEndian.PutUint16(room[26:], ^uint16(s>>16+s&0xffff))
+	}
+	w.in.Put(i, len(w.tmpl), &w.off)
 }
 
 func (w *benchRig) fill(k int) {
@@ -233,11 +256,10 @@ func (w *benchRig) serveAll() {
 }
 
 func (w *benchRig) loop(b *testing.B, after func(k int)) {
-	if w.off.Flags == 0 { // each frame has a checksum of its own: none but UDP's absent one fits all
-		w.tmpl[26], w.tmpl[27] = 0, 0
-	}
+	w.write()
 	b.ReportAllocs()
 	b.ResetTimer()
+	best, began := time.Hour, time.Now()
 	for n := 0; n < b.N; n += BatchSize {
 		k := n / BatchSize % batches
 		w.fill(k)
@@ -245,9 +267,16 @@ func (w *benchRig) loop(b *testing.B, after func(k int)) {
 			w.t.ServeRun(run, toStack)
 		}
 		after(k)
+		if k%window == window-1 {
+			now := time.Now()
+			best, began = min(best, now.Sub(began)), now
+		}
 	}
 	b.StopTimer()
 	rate(b)
+	if b.N > window*BatchSize {
+		b.ReportMetric(float64(best)/(window*BatchSize), "best-ns/op")
+	}
 	w.law(b)
 }
 

@@ -2,6 +2,7 @@ package demux
 
 import (
 	"encoding/binary"
+	"math"
 	"slices"
 	"sync"
 
@@ -69,15 +70,24 @@ func (t *Table) newIngress(kind Kind, size int) *Ingress {
 // Room is where the first bytes of the batch's frame i go: HeadSize bytes.
 func (in *Ingress) Room(i int) []byte { return in.slots[i].s.room[:] }
 
-// Put says that frame i of the batch has n bytes in its room and the rest in tail.
-func (in *Ingress) Put(i, n int, tail Tail, off Offload) {
-	r := in.slots[i]
-	r.s.headLen, r.s.off = uint16(n), off
-	in.t.pool.dropTail(r) // of a frame that was put and never delivered
-	if len(tail.Bytes) > 0 {
-		in.t.pool.setTail(r, tail)
+// Put says that frame i of the batch is n bytes, all in its room.
+func (in *Ingress) Put(i, n int, off *Offload) {
+	s := in.slots[i].s
+	s.headLen, s.off = uint16(n), *off
+	if s.more != 0 {
+		in.drop(i) // the tail of a frame that was put and never delivered
 	}
 }
+
+// PutTail says that frame i of the batch has n bytes in its room and the rest in tail.
+func (in *Ingress) PutTail(i, n int, tail Tail, off *Offload) {
+	in.Put(i, n, off)
+	if len(tail.Bytes) > 0 {
+		in.t.pool.setTail(in.slots[i], tail)
+	}
+}
+
+func (in *Ingress) drop(i int) { in.t.pool.dropTail(in.slots[i]) }
 
 // Deliver classifies the first n frames of the batch and queues them. It returns
 // the runs that the reader shall serve itself, now, with ServeRun; they are valid
@@ -102,9 +112,12 @@ func (in *Ingress) Deliver(n int) []Run {
 		in.line[i], in.fate[i] = in.classify(in.slots[i], a, now)
 	}
 	// A loop of nothing but loads: the misses of many ports overlap.
-	lines := t.lines
+	last, lines := numLines, t.lines
 	for _, p := range in.line[:n] {
-		lines[p].state.Load()
+		if p != last {
+			lines[p].state.Load()
+			last = p
+		}
 	}
 	for i := 0; i < n; {
 		p := in.line[i]
@@ -133,9 +146,55 @@ func (in *Ingress) Deliver(n int) []Run {
 // classify parses a frame and finds its line: for a port that nobody has, the
 // closed lane.
 func (in *Ingress) classify(r ref, a *Addrs, now int64) (Port, Fate) {
-	s := r.s
+	s, i := r.s, &r.s.info
 	s.at, s.l2, s.kind = now, 0, in.kind
 	head := s.room[:s.headLen]
+	if s.more != 0 || in.ethernet {
+		return in.classifyRest(r, head, a)
+	}
+	if i.Parse(head, len(head)) != packet.None {
+		return LaneHost, Malformed
+	}
+	s.charge = charge(i)
+	if i.Kind <= packet.UDP && head[0] == 0x45 && s.off.Flags != 0 {
+		// Nearly all packets on a device that vouches for checksums: TCP or UDP in
+		// IPv4 without options, from a usual address to our only one.
+		switch ours, sumOK := a.usual4((*[20]byte)(head)); {
+		case !ours:
+		case !sumOK:
+			return LaneHost, BadChecksum
+		default:
+			return in.t.lineFor(i), NoFate
+		}
+	}
+	return in.t.lineOf(i, head, nil, &s.off, in.kind, a)
+}
+
+// charge is what a packet costs its queue.
+func charge(i *packet.Info) uint32 {
+	if i.Kind == packet.UDP {
+		return Overhead + uint32(i.PayloadLen())
+	}
+	return Overhead + i.Length
+}
+
+// portOf is the port that a TCP or UDP packet goes to.
+func portOf(i *packet.Info) Port {
+	return Port(i.Kind)*portsPerProto + Port(i.DstPort) // TCP is 0, UDP 1
+}
+
+// lineFor is portOf, or the closed lane when nobody has it.
+func (t *Table) lineFor(i *packet.Info) Port {
+	p := portOf(i)
+	if !t.isBound(p) {
+		return LaneClosed
+	}
+	return p
+}
+
+// classifyRest is classify for frames with a link header or a tail.
+func (in *Ingress) classifyRest(r ref, head []byte, a *Addrs) (Port, Fate) {
+	s, i := r.s, &r.s.info
 	var tail []byte
 	if s.more != 0 {
 		tail = in.t.pool.tail(r.h).Bytes
@@ -146,31 +205,22 @@ func (in *Ingress) classify(r ref, a *Addrs, now int64) (Port, Fate) {
 		var fate Fate
 		line, fate, version = in.link(head)
 		if fate != NoFate || line == LaneLink {
-			s.info = packet.Info{}
+			*i = packet.Info{}
 			s.charge = Overhead + uint32(len(head)+len(tail))
 			return line, fate
 		}
 		s.l2 = packet.EthernetSize
 		head = head[packet.EthernetSize:]
 	}
-	i := &s.info
 	if i.Parse(head, len(head)+len(tail)) != packet.None || version != 0 && version != i.Version {
 		return LaneHost, Malformed
 	}
-	s.charge = Overhead + i.Length
-	if i.Kind == packet.UDP {
-		s.charge = Overhead + uint32(i.PayloadLen())
-	}
+	s.charge = charge(i)
 	if tail != nil && int(i.Length) <= len(head) {
 		in.t.pool.dropTail(r) // nothing but padding: nobody pays for it
 		tail = nil
 	}
-	p, f := in.t.lineOf(i, head, tail, &s.off, in.kind, a)
-	if p < laneBase && !in.t.isBound(p) {
-		in.t.knock[p].Add(1)
-		p = LaneClosed
-	}
-	return p, f
+	return in.t.lineOf(i, head, tail, &s.off, in.kind, a)
 }
 
 // link judges an Ethernet header. ARP goes to the link lane; IP is told by a
@@ -217,13 +267,17 @@ func (in *Ingress) push(p Port, i, j int) {
 	st := l.state.Load()
 	if st&bound == 0 { // released since it was looked up
 		l.mu.Unlock()
-		t.knock[p].Add(uint64(j - i))
 		in.push(LaneClosed, i, j)
 		return
 	}
 	l.arrived += uint64(j - i)
 	if in.kind != FromDevice {
 		t.cold[p].Load().kinds[in.kind] += uint64(j - i)
+	}
+	if p == LaneClosed {
+		for _, r := range in.slots[i:j] {
+			t.knock[portOf(&r.s.info)]++
+		}
 	}
 	if st&inline != 0 && st&(serving|ready) == 0 && l.n == 0 && in.kind == FromDevice {
 		if i = in.serveLocked(p, l, i, j); l.held > 0 {
@@ -289,7 +343,7 @@ func (in *Ingress) serveLocked(p Port, l *line, i, j int) int {
 		in.replace(i)
 	}
 	if r.n > 0 {
-		l.held += uint32(r.n)
+		l.held += uint16(r.n)
 		in.runs[in.nrun] = r
 		in.nrun++
 	}
@@ -304,7 +358,11 @@ func (in *Ingress) replace(i int) {
 
 // refuse gives frame i a dropping fate; its slot stays with the batch.
 func (in *Ingress) refuse(p Port, l *line, i int, f Fate) {
-	in.t.cold[p].Load().fates[f]++
+	if f != QueueFull {
+		in.t.cold[p].Load().fates[f]++
+	} else if l.refused++; l.refused == math.MaxUint16 {
+		in.t.cold[p].Load().settle(l)
+	}
 	if in.t.tap != nil {
 		in.t.tap(p, in.t.packet(in.slots[i].h, in.slots[i].s), f, l.n, l.maxN, l.bytes, l.maxBytes)
 	}
@@ -330,7 +388,7 @@ func (t *Table) Inject(kind Kind, off Offload, pieces ...[]byte) {
 		n += k
 		tail = append(tail, b[k:]...)
 	}
-	in.Put(0, n, Tail{Bytes: tail}, off)
+	in.PutTail(0, n, Tail{Bytes: tail}, &off)
 	in.Deliver(1)
 }
 

@@ -47,7 +47,7 @@ func put(in *Ingress, i int, f []byte, off Offload) {
 	if k < len(f) {
 		tail.Bytes = append([]byte(nil), f[k:]...)
 	}
-	in.Put(i, k, tail, off)
+	in.PutTail(i, k, tail, &off)
 }
 
 // pending reports whether a worker would find a port to serve.

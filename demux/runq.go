@@ -124,7 +124,7 @@ func (t *Table) takeRun(i uint32) (Run, bool) {
 	if l.n == 0 {
 		l.deficit = 0
 	}
-	l.held += uint32(r.n)
+	l.held += uint16(r.n)
 	if l.roomy() {
 		st &^= full
 	}
@@ -151,7 +151,7 @@ func (t *Table) ServeRun(r Run, serve func(Port, Packet) Fate) {
 	}
 	l := &t.lines[r.Port]
 	l.mu.Lock()
-	l.held -= uint32(r.n)
+	l.held -= uint16(r.n)
 	l.passed += uint64(passed)
 	if passed < r.n {
 		co := t.cold[r.Port].Load()

@@ -190,7 +190,7 @@ func TestNoAllocations(t *testing.T) {
 	batch := func(f []byte, after func()) func() {
 		return func() {
 			for i := range BatchSize {
-				r.in.Put(i, copy(r.in.Room(i), f), Tail{}, Offload{})
+				r.in.Put(i, copy(r.in.Room(i), f), &Offload{})
 			}
 			for _, run := range r.in.Deliver(BatchSize) {
 				r.t.ServeRun(run, toStack)

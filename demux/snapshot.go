@@ -38,7 +38,10 @@ func (t *Table) Port(p Port) PortStats {
 	l, co := &t.lines[p], t.cold[p].Load()
 	s := PortStats{Port: p}
 	if !p.IsLane() {
-		s.Knocked = t.knock[p].Load()
+		closed := &t.lines[LaneClosed]
+		closed.mu.Lock()
+		s.Knocked = t.knock[p]
+		closed.mu.Unlock()
 	}
 	if co == nil {
 		return s
@@ -49,6 +52,7 @@ func (t *Table) Port(p Port) PortStats {
 		s.Owner = co.owner
 		s.Limits = Limits{int(l.maxN), int(l.maxBytes)}
 	}
+	co.settle(l)
 	s.WasBound = true
 	s.Arrived, s.Fates, s.Kinds = l.arrived, co.fates, co.kinds
 	s.Kinds[FromDevice] = l.arrived
@@ -56,7 +60,7 @@ func (t *Table) Port(p Port) PortStats {
 		s.Kinds[FromDevice] -= n
 	}
 	s.Fates[p.usual()] += l.passed
-	s.Queued = int(l.n + l.held)
+	s.Queued = int(l.n) + int(l.held)
 	s.Bytes = int(l.bytes)
 	s.High = int(l.high)
 	return s

@@ -19,7 +19,8 @@ type line struct {
 	maxN       uint32 // limit of n
 	maxBytes   uint32 // limit of bytes
 	state      atomic.Uint32
-	held       uint32 // taken by a worker, fate still open
+	held       uint16 // taken by a worker, fate still open: one run at most
+	refused    uint16 // fate queue-full, not yet settled
 	high       uint32 // most packets queued at once
 	deficit    int32  // of the round robin, bytes
 	arrived    uint64 // while bound
@@ -110,7 +111,7 @@ type Options struct {
 type Table struct {
 	lines []line
 	taken []atomic.Uint64 // bitmap of the bound lines: it says what is closed without a look at the line
-	knock []atomic.Uint64 // per port: arrived while nobody had it; their fates are the closed lane's
+	knock []uint64        // per port: arrived while nobody had it; guarded by the closed lane's mutex, where they went
 	cold  []atomic.Pointer[cold]
 	pool  *pool
 	rq    runq
@@ -141,7 +142,7 @@ func New(o Options) *Table {
 	t := &Table{
 		lines: make([]line, numLines),
 		taken: make([]atomic.Uint64, (numLines+63)/64),
-		knock: make([]atomic.Uint64, laneBase),
+		knock: make([]uint64, laneBase),
 		cold:  make([]atomic.Pointer[cold], numLines),
 		made:  make([]atomic.Uint64, (numLines+63)/64),
 		pool:  newPool(o.Packets, o.TailBytes),
@@ -149,7 +150,7 @@ func New(o Options) *Table {
 		now:   o.Now,
 	}
 	t.rq.init(int(numLines))
-	t.addrs.Store(&Addrs{})
+	t.addrs.Store(NewAddrs())
 	for p := LaneClosed; p < numLines; p++ {
 		if err := t.Bind(p, Config{Owner: "porthole", Limits: DefaultLane}); err != nil {
 			panic(err) // a fresh table has no owner
@@ -315,6 +316,12 @@ func (t *Table) emptyLocked(l *line, co *cold, f Fate) (first uint32, n int) {
 	co.fates[f] += uint64(n)
 	l.head, l.tail, l.n, l.bytes = 0, 0, 0, 0
 	return first, n
+}
+
+// settle counts what a full queue refused. A drop touches the line alone.
+func (c *cold) settle(l *line) {
+	c.fates[QueueFull] += uint64(l.refused)
+	l.refused = 0
 }
 
 func (c *cold) signal() {

@@ -11,10 +11,14 @@ import (
 // Addrs are the host's addresses in the form that a verdict needs: few, compared
 // one by one. It is never changed after it is made.
 type Addrs struct {
-	own4  []own4
-	only4 own4 // the address when there is one alone, else zero
-	own6  [][16]byte
-	group [][16]byte // IPv6 groups: all nodes, solicited node of each address
+	own4 []own4
+
+	// For usual4, when there is one IPv4 address alone: as it lies in memory (or what
+	// is no address), and the sources that are not usual.
+	only4             uint64
+	ownSrc, broadcast uint32
+	own6              [][16]byte
+	group             [][16]byte // IPv6 groups: all nodes, solicited node of each address
 }
 
 type own4 struct {
@@ -42,8 +46,10 @@ func NewAddrs(prefixes ...netip.Prefix) *Addrs {
 			a.group = append(a.group, [16]byte{0: 0xff, 1: 0x02, 11: 1, 12: 0xff, 13: b[13], 14: b[14], 15: b[15]})
 		}
 	}
+	a.only4 = 1 << 32
 	if len(a.own4) == 1 {
-		a.only4 = a.own4[0]
+		o := a.own4[0]
+		a.only4, a.ownSrc, a.broadcast = uint64(bits.ReverseBytes32(o.addr)), o.addr, o.broadcast
 	}
 	a.group = append(a.group,
 		[16]byte{0: 0xff, 1: 1, 15: 1}, [16]byte{0: 0xff, 1: 2, 15: 1}) // all nodes (RFC 4291, 2.7.1)
@@ -55,20 +61,33 @@ func NewAddrs(prefixes ...netip.Prefix) *Addrs {
 // host's own traffic to itself.
 func (a *Addrs) judge(i *packet.Info, ip []byte, own bool) (f Fate, group bool) {
 	if i.Version == 4 {
-		src, dst := binary.BigEndian.Uint32(ip[12:]), binary.BigEndian.Uint32(ip[16:])
-		if a.usual4(src, dst) {
-			return NoFate, false
-		}
-		return a.judge4(src, dst, own)
+		return a.judge4(binary.BigEndian.Uint32(ip[12:]), binary.BigEndian.Uint32(ip[16:]), own)
 	}
 	return a.judge6(i, (*[16]byte)(ip[8:]), (*[16]byte)(ip[24:]), own)
 }
 
-// usual4 is judge4 for nearly all packets: to the host's only address, from one of
-// class A to C that is not its own.
-func (a *Addrs) usual4(src, dst uint32) bool {
+// usual4 is judge4 and headerOK for nearly all packets: to the host's only address,
+// from one of class A to C that is not its own. What is not ours may be, and needs
+// judge4.
+func (a *Addrs) usual4(h *[20]byte) (ours, sumOK bool) {
+	w, v, u := binary.LittleEndian.Uint64(h[:]), binary.LittleEndian.Uint64(h[8:]), binary.LittleEndian.Uint32(h[16:])
+	src := bits.ReverseBytes32(uint32(v >> 32))
 	net := src >> 24
-	return dst == a.only4.addr && dst != 0 && src != dst && src != a.only4.broadcast && net-1 < 223 && net != 127
+	if uint64(u) != a.only4 || net-1 >= 223 || net == 127 || src == a.ownSrc || src == a.broadcast {
+		return false, false
+	}
+	// In either byte order a right sum is all ones (RFC 1071, 2(B)).
+	s, c := bits.Add64(w, v, 0)
+	s, c = bits.Add64(s, uint64(u), c)
+	return true, folded(s, c) == 0xffff
+}
+
+// folded brings a sum of 64-bit words to 16 bits.
+func folded(s, carry uint64) uint64 {
+	s = s>>32 + s&0xffffffff + carry
+	s = s>>32 + s&0xffffffff
+	s = s>>16 + s&0xffff
+	return s>>16 + s&0xffff
 }
 
 func (a *Addrs) judge4(src, dst uint32, own bool) (f Fate, group bool) {
@@ -160,15 +179,9 @@ func headerOK(ip []byte) bool {
 	if ip[0] != 0x45 {
 		return packet.Sum(ip[:int(ip[0]&15)*4], 0) == 0xffff
 	}
-	h := ip[:20:20]
-	// In either byte order a right sum is all ones (RFC 1071, 2(B)).
-	s, c := bits.Add64(binary.LittleEndian.Uint64(h), binary.LittleEndian.Uint64(h[8:]), 0)
-	s, c = bits.Add64(s, uint64(binary.LittleEndian.Uint32(h[16:])), c)
-	s += c
-	s = s>>32 + s&0xffffffff
-	s = s>>16 + s&0xffff
-	s = s>>16 + s&0xffff
-	return s>>16+s&0xffff == 0xffff
+	s, c := bits.Add64(binary.LittleEndian.Uint64(ip), binary.LittleEndian.Uint64(ip[8:16]), 0)
+	s, c = bits.Add64(s, uint64(binary.LittleEndian.Uint32(ip[16:20])), c)
+	return folded(s, c) == 0xffff
 }
 
 // lineOf finds where a packet that parsed belongs: a line, or a fate at once.
@@ -188,12 +201,12 @@ func (t *Table) lineOf(i *packet.Info, ip, tail []byte, off *Offload, kind Kind,
 		if group { // RFC 9293, 3.9.2.3: never to a broadcast or multicast address
 			return LaneHost, NotForUs
 		}
-		return TCPPort(i.DstPort), NoFate
+		return t.lineFor(i), NoFate
 	case packet.UDP:
 		if group && (i.Version == 6 || !t.isBound(UDPPort(i.DstPort))) {
 			return LaneHost, NotForUs // RFC 1122, 3.2.2: no ICMP error for a broadcast
 		}
-		return UDPPort(i.DstPort), NoFate
+		return t.lineFor(i), NoFate
 	case packet.Link:
 		return LaneLink, NoFate
 	case packet.Fragment:

@@ -31,16 +31,17 @@ func (s *Stack) read(queue int) error {
 		}
 		for i := range n {
 			f := &frames[i]
-			var t demux.Tail
+			off := (*demux.Offload)(&f.Offload)
 			if k := len(f.Tail); k >= tailKeep {
 				rest.CapLength(k)
-				t = demux.Tail{Bytes: f.Tail, Owner: rest}
+				in.PutTail(i, len(f.Head), demux.Tail{Bytes: f.Tail, Owner: rest}, off)
 				rest = buffer.NewViewSize(tun.TailSize)
 			} else if k > 0 {
 				v := buffer.NewViewWithData(f.Tail)
-				t = demux.Tail{Bytes: v.AsSlice(), Owner: v}
+				in.PutTail(i, len(f.Head), demux.Tail{Bytes: v.AsSlice(), Owner: v}, off)
+			} else {
+				in.Put(i, len(f.Head), off)
 			}
-			in.Put(i, len(f.Head), t, demux.Offload(f.Offload))
 		}
 		for _, run := range in.Deliver(n) {
 			s.table.ServeRun(run, inject)
