@@ -47,9 +47,21 @@ var parityRows = []parityRow{
 	{"flood of 20,000 SYN, cookies auto", paritySettings{backlog: 64, cookies: 1}, false, true, flood},
 }
 
-// TestKernelParity prints and compares the table.
+// TestKernelParity prints and compares the table. What a service accepts in one
+// moment may differ on a busy machine: rows must differ twice.
 func TestKernelParity(t *testing.T) {
 	need(t)
+	bad, table := kernelParity(t)
+	if bad > 0 {
+		t.Logf("%d rows differ; once more\n%s", bad, table)
+		bad, table = kernelParity(t)
+	}
+	t.Log(table)
+	require.Zero(t, bad, "rows differ")
+}
+
+// kernelParity runs every row on both sides and counts the differences.
+func kernelParity(t *testing.T) (bad int, table string) {
 	rows := parityRows
 	if os.Getenv("PORTHOLE_LONG") != "" {
 		rows = append(rows[:len(rows):len(rows)], parityRow{"half-open, to its end", paritySettings{backlog: 4}, false, false, halfOpenEnd})
@@ -113,7 +125,6 @@ func TestKernelParity(t *testing.T) {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "kernel %s: a SYN queue of N holds N+%d\n", kernelVersion(), more)
-	bad := 0
 	for _, row := range rows {
 		for _, r := range results {
 			if r.row.name != row.name {
@@ -147,8 +158,7 @@ func TestKernelParity(t *testing.T) {
 			}
 		}
 	}
-	t.Log(b.String())
-	require.Zero(t, bad, "rows differ")
+	return bad, b.String()
 }
 
 // kernelAdmits is 1 for a kernel whose SYN queue of N holds N+1 (since 2025), as
