@@ -81,7 +81,7 @@ func BenchmarkReference(b *testing.B) {
 		w := newBench(b, 64, 64, "uniform")
 		b.ResetTimer()
 		for n := 0; n < b.N; n += BatchSize {
-			w.fill(n / BatchSize % batches)
+			w.fill(w.batch(n / BatchSize % batches))
 		}
 		rate(b)
 	})
@@ -122,7 +122,7 @@ func BenchmarkReference(b *testing.B) {
 			b.ResetTimer()
 			for i := range b.N {
 				port := w.dst[i%len(w.dst)]
-				frame[w.at], frame[w.at+1] = byte(port>>8), byte(port)
+				frame[portAt], frame[portAt+1] = byte(port>>8), byte(port)
 				if err := p.DecodeLayers(frame, &decoded); err != nil {
 					b.Fatal(err)
 				}

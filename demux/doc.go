@@ -5,7 +5,7 @@
 //
 // A packet's way through this package, downward through its files:
 //
-//	ingress.go   the reader's batch: parse, verdict, find the line, push runs
+//	ingress.go   the reader's batch: parse, verdict, find the line; push.go: push runs
 //	verdict.go   addresses and checksums: what may not pass at all
 //	table.go     the lines: one per port, 64 bytes without a pointer, the queue's head
 //	queue.go     push, pop, limits, under the line's own mutex

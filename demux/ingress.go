@@ -2,7 +2,6 @@ package demux
 
 import (
 	"encoding/binary"
-	"math"
 	"slices"
 	"sync"
 
@@ -70,24 +69,23 @@ func (t *Table) newIngress(kind Kind, size int) *Ingress {
 // Room is where the first bytes of the batch's frame i go: HeadSize bytes.
 func (in *Ingress) Room(i int) []byte { return in.slots[i].s.room[:] }
 
-// Put says that frame i of the batch is n bytes, all in its room.
+// Put says that frame i of the batch is n bytes, all in its room. A frame is put once
+// before it is delivered.
 func (in *Ingress) Put(i, n int, off *Offload) {
 	s := in.slots[i].s
-	s.headLen, s.off = uint16(n), *off
-	if s.more != 0 {
-		in.drop(i) // the tail of a frame that was put and never delivered
-	}
+	s.headLen = uint16(n)
+	s.off = *off
 }
 
 // PutTail says that frame i of the batch has n bytes in its room and the rest in tail.
 func (in *Ingress) PutTail(i, n int, tail Tail, off *Offload) {
 	in.Put(i, n, off)
+	r := in.slots[i]
+	in.t.pool.dropTail(r) // of a frame that was put and never delivered
 	if len(tail.Bytes) > 0 {
-		in.t.pool.setTail(in.slots[i], tail)
+		in.t.pool.setTail(r, tail)
 	}
 }
-
-func (in *Ingress) drop(i int) { in.t.pool.dropTail(in.slots[i]) }
 
 // Deliver classifies the first n frames of the batch and queues them. It returns
 // the runs that the reader shall serve itself, now, with ServeRun; they are valid
@@ -244,133 +242,6 @@ func (in *Ingress) link(b []byte) (line Port, f Fate, version uint8) {
 		return LaneLink, NoFate, 0
 	}
 	return LaneHost, UnknownProto, 0
-}
-
-// count gives frames i to j the fates they have already.
-func (in *Ingress) count(i, j int) {
-	l, co := &in.t.lines[LaneHost], in.t.cold[LaneHost].Load()
-	l.mu.Lock()
-	l.arrived += uint64(j - i)
-	co.kinds[in.kind] += uint64(j - i)
-	for ; i < j; i++ {
-		co.fates[in.fate[i]]++
-		in.t.pool.dropTail(in.slots[i])
-	}
-	l.mu.Unlock()
-}
-
-// push queues frames i to j, all of one line.
-func (in *Ingress) push(p Port, i, j int) {
-	t := in.t
-	l := &t.lines[p]
-	l.mu.Lock()
-	st := l.state.Load()
-	if st&bound == 0 { // released since it was looked up
-		l.mu.Unlock()
-		in.push(LaneClosed, i, j)
-		return
-	}
-	l.arrived += uint64(j - i)
-	if in.kind != FromDevice {
-		t.cold[p].Load().kinds[in.kind] += uint64(j - i)
-	}
-	if p == LaneClosed {
-		for _, r := range in.slots[i:j] {
-			t.knock[portOf(&r.s.info)]++
-		}
-	}
-	if st&inline != 0 && st&(serving|ready) == 0 && l.n == 0 && in.kind == FromDevice {
-		if i = in.serveLocked(p, l, i, j); l.held > 0 {
-			st |= serving
-			l.state.Store(st)
-		}
-	}
-	var last *slot
-	for ; i < j; i++ {
-		r := in.slots[i]
-		switch {
-		case !l.admit(r.s.charge):
-			in.refuse(p, l, i, QueueFull)
-		case in.spareN == 0 || (in.scarce || r.s.more != 0) && !t.pool.grants(l, r.s, in.scarce):
-			in.refuse(p, l, i, NoBuffer)
-		default:
-			l.pushLocked(t.pool, r, last)
-			if t.tap != nil && st&socket != 0 {
-				t.tap(p, t.packet(r.h, r.s), NoFate, l.n, l.maxN, l.bytes, l.maxBytes)
-			}
-			last = r.s
-			in.replace(i)
-		}
-	}
-	if l.n > 0 {
-		l.high = max(l.high, l.n)
-		switch {
-		case st&socket != 0:
-			if st&waiting != 0 {
-				l.state.Store(l.state.Load() &^ waiting)
-				in.wakes[in.nw] = t.cold[p].Load()
-				in.nw++
-			}
-		case st&(serving|ready) == 0:
-			l.state.Store(l.state.Load() | ready)
-			in.ready[in.nr] = uint32(p)
-			in.nr++
-		}
-	}
-	l.mu.Unlock()
-}
-
-// serveLocked takes frames from i on for the reader to serve itself, no more than
-// the queue could have held, and returns the first that it left.
-func (in *Ingress) serveLocked(p Port, l *line, i, j int) int {
-	r := Run{Port: p}
-	var last *slot
-	most, left := min(inlineMax, l.maxN), l.maxBytes
-	for ; i < j && uint32(r.n) < most && in.spareN > 0; i++ {
-		f := in.slots[i]
-		if f.s.charge > left {
-			break
-		}
-		left -= f.s.charge
-		f.s.next = 0
-		if last == nil {
-			r.first = f.h
-		} else {
-			last.next = f.h
-		}
-		last = f.s
-		r.n++
-		in.replace(i)
-	}
-	if r.n > 0 {
-		l.held += uint16(r.n)
-		in.runs[in.nrun] = r
-		in.nrun++
-	}
-	return i
-}
-
-// replace puts a spare slot in the place of frame i's, which the batch has given away.
-func (in *Ingress) replace(i int) {
-	in.spareN--
-	in.slots[i] = in.spare[in.spareN]
-}
-
-// refuse gives frame i a dropping fate; its slot stays with the batch.
-func (in *Ingress) refuse(p Port, l *line, i int, f Fate) {
-	if f != QueueFull {
-		in.t.cold[p].Load().fates[f]++
-	} else if l.refused++; l.refused == math.MaxUint16 {
-		in.t.cold[p].Load().settle(l)
-	}
-	if in.t.tap != nil {
-		in.t.tap(p, in.t.packet(in.slots[i].h, in.slots[i].s), f, l.n, l.maxN, l.bytes, l.maxBytes)
-	}
-	in.t.pool.dropTail(in.slots[i])
-	if st := l.state.Load(); st&full == 0 {
-		l.state.Store(st | full)
-		in.t.log.Add(Event{Type: QueueFilled, Port: p, Fate: f, Count: uint64(l.n)})
-	}
 }
 
 // Inject brings in one packet that no device reader read: reassembled by the

@@ -2,13 +2,14 @@ package demux
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
-	"pgregory.net/rapid"
 
 	"porthole/demux/packet"
 )
@@ -218,162 +219,56 @@ func TestNoWakeIsLost(t *testing.T) {
 	r.law(t)
 }
 
-// TestModel compares a table with a model of slices, command by command.
-func TestModel(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		r := newRig(Options{Packets: 512})
-		type q struct {
-			bound, socket bool
-			maxN, maxB    int
-			ids, held     []uint32
-			lost          map[Fate]int
-			passed        int
-		}
-		m := map[Port]*q{}
-		ports := []Port{TCPPort(1), TCPPort(2), UDPPort(1), UDPPort(2)}
-		for _, p := range ports {
-			m[p] = &q{lost: map[Fate]int{}}
-		}
-		var id uint32
-		var run Run
-		pick := func(t *rapid.T) (Port, *q) {
-			p := rapid.SampledFrom(ports).Draw(t, "port")
-			return p, m[p]
-		}
-		const charge = Overhead + 4
-		cost := func(p Port) int { // a UDP packet is charged its payload, a TCP packet its length
-			if p.IsTCP() {
-				return charge + 40
-			}
-			return charge
-		}
-		t.Repeat(map[string]func(*rapid.T){
-			"bind": func(t *rapid.T) {
-				p, q := pick(t)
-				socket, n := p.IsUDP() && rapid.Bool().Draw(t, "socket"), rapid.IntRange(1, 70).Draw(t, "packets")
-				b := rapid.IntRange(500, 30*charge).Draw(t, "bytes")
-				err := r.t.Bind(p, Config{Socket: socket, Limits: Limits{n, b}})
-				if (err == nil) == q.bound {
-					t.Fatalf("bind %v: %v, bound before: %v", p, err, q.bound)
-				}
-				if err == nil {
-					q.bound, q.socket, q.maxN, q.maxB = true, socket, n, b
-				}
-			},
-			"resize": func(t *rapid.T) {
-				p, q := pick(t)
-				n, b := rapid.IntRange(1, 70).Draw(t, "packets"), rapid.IntRange(500, 30*charge).Draw(t, "bytes")
-				if err := r.t.SetLimits(p, Limits{n, b}); (err == nil) != q.bound {
-					t.Fatal(err)
-				} else if err == nil {
-					q.maxN, q.maxB = n, b
-				}
-			},
-			"release": func(t *rapid.T) {
-				p, q := pick(t)
-				r.t.Release(p)
-				q.bound = false
-				q.lost[PortReleased] += len(q.ids)
-				q.ids = nil
-			},
-			"push": func(t *rapid.T) {
-				p, q := pick(t)
-				for range rapid.IntRange(1, 5).Draw(t, "n") {
-					id++
-					if p.IsTCP() {
-						r.send(tcp4(4000, p.Number(), packet.ACK, numbered(id, 4)...))
-					} else {
-						r.send(udp4(4000, p.Number(), numbered(id, 4)...))
-					}
-					switch {
-					case !q.bound:
-					case len(q.ids) >= q.maxN || (len(q.ids)+1)*cost(p) > q.maxB:
-						q.lost[QueueFull]++
-					default:
-						q.ids = append(q.ids, id)
-					}
-				}
-			},
-			"pop": func(t *rapid.T) {
-				p, q := pick(t)
-				pkt, ok, err := r.t.Pop(p)
-				switch {
-				case !q.bound || !q.socket:
-					if err == nil {
-						t.Fatal("popped what is not its own")
-					}
-				case ok != (len(q.ids) > 0):
-					t.Fatalf("pop %v: %v with %d queued", p, ok, len(q.ids))
-				case ok:
-					if n := number(pkt); n != q.ids[0] {
-						t.Fatalf("pop %v: %d, want %d", p, n, q.ids[0])
-					}
-					q.ids, q.passed = q.ids[1:], q.passed+1
-					r.t.Free(pkt)
-				}
-			},
-			"take": func(t *rapid.T) {
-				if run.n > 0 {
-					return
-				}
-				got, ok := r.take()
-				if !ok || got.Port == LaneClosed {
-					if ok {
-						r.t.ServeRun(got, toClosed)
-					}
-					return
-				}
-				q := m[got.Port]
-				if !q.bound || q.socket || got.n > len(q.ids) || got.n == 0 {
-					t.Fatalf("took %d of %v, which has %d", got.n, got.Port, len(q.ids))
-				}
-				run = got
-				q.held, q.ids = q.ids[:got.n:got.n], q.ids[got.n:]
-			},
-			"finish": func(t *rapid.T) {
-				if run.n == 0 {
-					return
-				}
-				q, i := m[run.Port], 0
-				r.t.ServeRun(run, func(_ Port, p Packet) Fate {
-					if n := number(p); n != q.held[i] {
-						t.Fatalf("served %d, want %d", n, q.held[i])
-					}
-					i++
-					return AcceptQueueFull
-				})
-				q.lost[AcceptQueueFull] += len(q.held)
-				q.held, run = nil, Run{}
-			},
-			"": func(t *rapid.T) {
-				for _, p := range ports {
-					q, s := m[p], r.t.Port(p)
-					if err := s.Check(); err != nil {
-						t.Fatal(err)
-					}
-					if s.Queued != len(q.ids)+len(q.held) || s.Bytes != len(q.ids)*cost(p) {
-						t.Fatalf("%v: %d packets, %d bytes, want %d", p, s.Queued, s.Bytes, len(q.ids)+len(q.held))
-					}
-					for f, n := range q.lost {
-						if s.Fates[f] != uint64(n) {
-							t.Fatalf("%v: %d %v, want %d", p, s.Fates[f], f, n)
-						}
-					}
-					if s.Fates[ToService] != uint64(q.passed) {
-						t.Fatalf("%v: %d to-service, want %d", p, s.Fates[ToService], q.passed)
-					}
-				}
-				if err := r.t.Totals().Check(); err != nil {
-					t.Fatal(err)
-				}
-			},
-		})
-		if run.n > 0 {
-			r.t.ServeRun(run, toStack)
-		}
-		r.t.Drain()
-		if n := r.held(); n != 0 {
-			t.Fatalf("%d slots lost", n)
-		}
+// The tap sees each datagram that a socket's queue took or refused, with what the
+// queue held then, and no packet that workers serve but the refused ones.
+func TestTap(t *testing.T) {
+	r := newRig(Options{})
+	dns, web := UDPPort(53), TCPPort(80)
+	require.NoError(t, r.t.Bind(dns, Config{Socket: true, Limits: Limits{Packets: 3}}))
+	require.NoError(t, r.t.Bind(web, Config{Limits: Limits{Packets: 1}}))
+	var got []string
+	r.t.SetTap(func(p Port, pkt Packet, f Fate, depth, limit, bytes, maxBytes uint32) {
+		got = append(got, fmt.Sprintf("%v %d %v %d/%d %d", p, number(pkt), f, depth, limit, bytes))
 	})
+	var frames [][]byte
+	for n := range uint32(5) {
+		frames = append(frames, udp4(4000, 53, numbered(n, 4)...))
+	}
+	r.send(append(frames, tcp4(4000, 80, packet.ACK, numbered(5, 4)...), tcp4(4000, 80, packet.ACK, numbered(6, 4)...))...)
+	require.Equal(t, []string{
+		"53/udp 0 none 1/3 580", "53/udp 1 none 2/3 1160", "53/udp 2 none 3/3 1740",
+		"53/udp 3 queue-full 3/3 1740", "53/udp 4 queue-full 3/3 1740",
+		"80/tcp 6 queue-full 1/1 620",
+	}, got)
+}
+
+// A port is one cache line, and what is known of a packet another, right before its
+// headers; neither holds a pointer.
+func TestLayout(t *testing.T) {
+	require.EqualValues(t, 64, unsafe.Sizeof(line{}))
+	require.EqualValues(t, 64, unsafe.Offsetof(slot{}.room))
+	require.EqualValues(t, 33*64, unsafe.Sizeof(slot{}))
+	tab := New(Options{})
+	require.Zero(t, uintptr(unsafe.Pointer(&tab.lines[0]))%64)
+	var refs [1]ref
+	tab.pool.take(refs[:])
+	require.Zero(t, uintptr(unsafe.Pointer(refs[0].s))%64)
+}
+
+// What a full queue refuses is counted in its line and settled before it overflows.
+func TestManyRefused(t *testing.T) {
+	const n = 70000
+	r := newRig(Options{})
+	require.NoError(t, r.t.Bind(UDPPort(53), Config{Socket: true, Limits: Limits{Packets: 1}}))
+	f := udp4(4000, 53)
+	for range n/BatchSize + 1 {
+		for i := range BatchSize {
+			put(r.in, i, f, Offload{})
+		}
+		r.in.Deliver(BatchSize)
+	}
+	s := r.t.Port(UDPPort(53))
+	require.NoError(t, s.Check())
+	require.EqualValues(t, s.Arrived-1, s.Fates[QueueFull])
+	require.NoError(t, r.t.Totals().Check())
 }

@@ -94,23 +94,42 @@ func (p *pool) tail(h uint32) *Tail {
 	return &p.tails[(h-1)/slotsPerChunk].Load()[(h-1)%slotsPerChunk]
 }
 
+// walk follows a chain. Each step waits for the one before; that the next slot is
+// mostly in the same chunk is guessed by the processor, and then it waits for less.
+type walk struct {
+	p  *pool
+	at uint32 // number of the chunk + 1
+	c  *slotChunk
+}
+
+func (w *walk) slot(h uint32) *slot {
+	if at := (h-1)/slotsPerChunk + 1; at != w.at {
+		w.at, w.c = at, w.p.chunks[at-1].Load()
+	}
+	return &w.c[(h-1)%slotsPerChunk]
+}
+
 // take fills refs with free slots and returns how many there were, and whether the
 // rest is scarce.
 func (p *pool) take(refs []ref) (n int, scarce bool) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.collectLocked()
+	w := walk{p: p}
 	for n < len(refs) && (p.head != 0 || p.growLocked()) {
 		h := p.head
-		s := p.slot(h)
-		if p.head = s.next; p.head == 0 {
+		for ; h != 0 && n < len(refs); n++ {
+			s := w.slot(h)
+			refs[n] = ref{s, h}
+			h = s.next
+		}
+		if p.head = h; h == 0 {
 			p.descendLocked()
 		}
-		refs[n] = ref{s, h}
-		n++
 	}
 	p.free -= n
-	return n, p.scarceLocked()
+	scarce = p.scarceLocked()
+	p.mu.Unlock()
+	return n, scarce
 }
 
 // collectLocked puts what was freed on top of the free list.
@@ -207,14 +226,10 @@ func (p *pool) scarceLocked() bool {
 	return p.free+p.limit-p.made < p.limit/8 || p.tailBytes.Load() > p.tailLimit/8*7
 }
 
-// grants reports whether a line may queue one more packet, as far as the host's
-// memory goes. Tails never cross their limit but for those in readers' hands.
-func (p *pool) grants(l *line, s *slot, scarce bool) bool {
-	if scarce && l.n >= littlePackets {
-		return false
-	}
-	return s.more == 0 || p.tailBytes.Load() <= p.tailLimit &&
-		!(scarce && int64(l.bytes) >= p.tailLimit/littleTails)
+// grantsTail reports whether a queue of so many bytes may take one more packet with a
+// tail. Tails never cross their limit but for those in readers' hands.
+func (p *pool) grantsTail(bytes uint32, scarce bool) bool {
+	return p.tailBytes.Load() <= p.tailLimit && !(scarce && int64(bytes) >= p.tailLimit/littleTails)
 }
 
 // inUse is the number of slots that are not free.

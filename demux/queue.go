@@ -13,21 +13,17 @@ func (l *line) admit(charge uint32) bool {
 // filled, else a queue that stays at its limit would say so at every packet.
 func (l *line) roomy() bool { return l.n <= l.maxN/2 && l.bytes <= l.maxBytes/2 }
 
-// pushLocked appends one packet; last is the slot of l.tail, or nil when the caller
-// has not looked at it yet.
-func (l *line) pushLocked(p *pool, r ref, last *slot) {
-	r.s.next = 0
+// appendLocked appends a chain, which fits.
+func (l *line) appendLocked(p *pool, c chain) {
+	c.last.s.next = 0
 	if l.tail == 0 {
-		l.head = r.h
+		l.head = c.first
 	} else {
-		if last == nil {
-			last = p.slot(l.tail)
-		}
-		last.next = r.h
+		p.slot(l.tail).next = c.first
 	}
-	l.tail = r.h
-	l.n++
-	l.bytes += r.s.charge
+	l.tail = c.last.h
+	l.n += c.n
+	l.bytes += c.bytes
 }
 
 // popLocked takes the oldest packet.
@@ -69,9 +65,9 @@ func (t *Table) PopAll(p Port, dst []Packet) (n int, err error) {
 		l.mu.Unlock()
 		return 0, nil
 	}
-	h, charged := l.head, uint32(0)
+	h, charged, w := l.head, uint32(0), walk{p: t.pool}
 	for n < len(dst) && h != 0 {
-		s := t.pool.slot(h)
+		s := w.slot(h)
 		dst[n] = t.packet(h, s)
 		charged += s.charge
 		h = s.next

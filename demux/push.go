@@ -1,0 +1,159 @@
+package demux
+
+import "math"
+
+// What follows puts classified frames where they belong, all of one line at a time
+// under its mutex. What a queue takes leaves the batch as one chain; what finds no
+// place is refused frame by frame, and its slot stays with the batch.
+
+// count gives frames i to j the fates they have already.
+func (in *Ingress) count(i, j int) {
+	l, co := &in.t.lines[LaneHost], in.t.cold[LaneHost].Load()
+	l.mu.Lock()
+	l.arrived += uint64(j - i)
+	co.kinds[in.kind] += uint64(j - i)
+	for ; i < j; i++ {
+		co.fates[in.fate[i]]++
+		in.t.pool.dropTail(in.slots[i])
+	}
+	l.mu.Unlock()
+}
+
+// push queues frames i to j, all of one line.
+func (in *Ingress) push(p Port, i, j int) {
+	t := in.t
+	l := &t.lines[p]
+	l.mu.Lock()
+	st := l.state.Load()
+	if st&bound == 0 { // released since it was looked up
+		l.mu.Unlock()
+		in.push(LaneClosed, i, j)
+		return
+	}
+	l.arrived += uint64(j - i)
+	if in.kind != FromDevice {
+		t.cold[p].Load().kinds[in.kind] += uint64(j - i)
+	}
+	if p == LaneClosed {
+		for _, r := range in.slots[i:j] {
+			t.knock[portOf(&r.s.info)]++
+		}
+	}
+	if st&inline != 0 && st&(serving|ready) == 0 && l.n == 0 && in.kind == FromDevice {
+		// No more than the queue could have held.
+		c, next := in.chain(l, i, j, min(inlineMax, l.maxN), l.maxBytes, true)
+		if i = next; c.n > 0 {
+			l.held += uint16(c.n)
+			in.runs[in.nrun] = Run{Port: p, first: c.first, n: int(c.n)}
+			in.nrun++
+			st |= serving
+			l.state.Store(st)
+		}
+	}
+	for i < j {
+		c, next := in.chain(l, i, j, in.places(l), l.maxBytes-min(l.bytes, l.maxBytes), false)
+		if i = next; c.n > 0 {
+			l.appendLocked(t.pool, c)
+			if t.tap != nil && st&socket != 0 {
+				in.showLocked(p, l, c)
+			}
+		} else {
+			in.refuse(p, l, i)
+			i++
+		}
+	}
+	if l.n > 0 {
+		l.high = max(l.high, l.n)
+		switch {
+		case st&socket != 0:
+			if st&waiting != 0 {
+				l.state.Store(l.state.Load() &^ waiting)
+				in.wakes[in.nw] = t.cold[p].Load()
+				in.nw++
+			}
+		case st&(serving|ready) == 0:
+			l.state.Store(l.state.Load() | ready)
+			in.ready[in.nr] = uint32(p)
+			in.nr++
+		}
+	}
+	l.mu.Unlock()
+}
+
+// chain is packets of one port on their way out of the batch.
+type chain struct {
+	first uint32
+	last  ref
+	n     uint32
+	bytes uint32 // charged
+}
+
+// chain takes frames from i on out of the batch, at most n of them that are charged
+// at most bytes, puts spare slots in their place, and says where it stopped. A frame
+// with a tail needs the pool's leave and begins a chain, unless it is served at once.
+func (in *Ingress) chain(l *line, i, j int, n, bytes uint32, served bool) (c chain, next int) {
+	spare := in.spare[:in.spareN]
+	left := bytes
+	for k := min(n, uint32(len(spare)), uint32(j-i)); k > 0; k-- {
+		r := in.slots[i]
+		if r.s.charge > left || r.s.more != 0 && !served && (c.n > 0 || !in.t.pool.grantsTail(l.bytes, in.scarce)) {
+			break
+		}
+		left -= r.s.charge
+		if c.last.s == nil {
+			c.first = r.h
+		} else {
+			c.last.s.next = r.h
+		}
+		c.last = r
+		c.n++
+		in.slots[i] = spare[len(spare)-1]
+		spare = spare[:len(spare)-1]
+		i++
+	}
+	in.spareN = len(spare)
+	c.bytes = bytes - left
+	return c, i
+}
+
+// places is how many packets more a queue may take.
+func (in *Ingress) places(l *line) uint32 {
+	most := l.maxN
+	if in.scarce {
+		most = min(most, littlePackets)
+	}
+	return most - min(l.n, most)
+}
+
+// refuse gives frame i, which found no place, a dropping fate; its slot stays with
+// the batch.
+func (in *Ingress) refuse(p Port, l *line, i int) {
+	t, r, f := in.t, in.slots[i], NoBuffer
+	if !l.admit(r.s.charge) {
+		f = QueueFull
+	}
+	if f != QueueFull {
+		t.cold[p].Load().fates[f]++
+	} else if l.refused++; l.refused == math.MaxUint16 {
+		t.cold[p].Load().settle(l)
+	}
+	if t.tap != nil {
+		t.tap(p, t.packet(r.h, r.s), f, l.n, l.maxN, l.bytes, l.maxBytes)
+	}
+	t.pool.dropTail(r)
+	if st := l.state.Load(); st&full == 0 {
+		l.state.Store(st | full)
+		t.log.Add(Event{Type: QueueFilled, Port: p, Fate: f, Count: uint64(l.n)})
+	}
+}
+
+// showLocked tells the tap of the packets that were just queued, one by one.
+func (in *Ingress) showLocked(p Port, l *line, c chain) {
+	n, bytes := l.n-c.n, l.bytes-c.bytes
+	for h := c.first; h != 0; {
+		s := in.t.pool.slot(h)
+		n, bytes = n+1, bytes+s.charge
+		in.t.tap(p, in.t.packet(h, s), NoFate, n, l.maxN, bytes, l.maxBytes)
+		h = s.next
+	}
+}
