@@ -12,7 +12,7 @@
 //	runq.go      ports that hold packets, served in turn (deficit round robin)
 //	pool.go      the packets themselves: slots, by handle
 //	door.go      which connections a listening port admits; halfopen.go: its SYN queue
-//	tap.go       who looks on
+//	tap.go       who looks on: the timelines; watch.go: captures
 //	fate.go      what became of each packet; snapshot.go: the ledger
 //	log.go       the event log
 //

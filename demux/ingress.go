@@ -28,8 +28,9 @@ type Ingress struct {
 
 	inject  sync.Mutex // held by Inject, which shares an ingress among goroutines
 	mu      sync.Mutex
-	arrived uint64 // frames; guarded by mu
-	closed  bool   // guarded by Table.mu
+	arrived uint64   // frames; guarded by mu
+	watch   *Watcher // of this batch; guarded by mu
+	closed  bool     // guarded by Table.mu
 
 	size   int            // most frames in a batch
 	slots  [BatchSize]ref // the batch: filled or free slots
@@ -98,6 +99,7 @@ func (in *Ingress) Deliver(n int) []Run {
 	}
 	in.mu.Lock()
 	in.arrived += uint64(n)
+	in.watch = t.watch.Load()
 	if in.spareN < n || in.scarce {
 		var k int
 		k, in.scarce = t.pool.take(in.spare[in.spareN:max(in.spareN, n)])

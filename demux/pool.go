@@ -32,7 +32,8 @@ type slot struct {
 	off     Offload
 	more    uint32 // bytes of memory that its tail holds; 0: it has none
 	info    packet.Info
-	at      int64 // arrival of its batch, ns, when the table keeps times
+	depth   uint32 // packets that it found in its queue
+	at      int64  // arrival of its batch, ns, when the table keeps times
 
 	room [HeadSize]byte
 }

@@ -14,6 +14,9 @@ func (in *Ingress) count(i, j int) {
 	co.kinds[in.kind] += uint64(j - i)
 	for ; i < j; i++ {
 		co.fates[in.fate[i]]++
+		if in.watch != nil {
+			in.saw(LaneHost, in.fate[i], in.slots[i], 0)
+		}
 		in.t.pool.dropTail(in.slots[i])
 	}
 	l.mu.Unlock()
@@ -105,6 +108,7 @@ func (in *Ingress) chain(l *line, i, j int, n, bytes uint32, served bool) (c cha
 		} else {
 			c.last.s.next = r.h
 		}
+		r.s.depth = l.n + c.n
 		c.last = r
 		c.n++
 		in.slots[i] = spare[len(spare)-1]
@@ -140,11 +144,20 @@ func (in *Ingress) refuse(p Port, l *line, i int) {
 	if t.tap != nil {
 		t.tap(p, t.packet(r.h, r.s), f, l.n, l.maxN, l.bytes, l.maxBytes)
 	}
+	if in.watch != nil {
+		in.saw(p, f, r, l.n)
+	}
 	t.pool.dropTail(r)
 	if st := l.state.Load(); st&full == 0 {
 		l.state.Store(st | full)
 		t.log.Add(Event{Type: QueueFilled, Port: p, Fate: f, Count: uint64(l.n)})
 	}
+}
+
+// saw tells the watcher of a frame that got its fate at once.
+func (in *Ingress) saw(p Port, f Fate, r ref, depth uint32) {
+	r.s.depth = depth
+	in.watch.In(in.t.packet(r.h, r.s), Sight{Line: p, Fate: f, Now: r.s.at})
 }
 
 // showLocked tells the tap of the packets that were just queued, one by one.

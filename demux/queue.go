@@ -83,6 +83,9 @@ func (t *Table) PopAll(p Port, dst []Packet) (n int, err error) {
 		l.state.Store(st &^ full)
 	}
 	l.mu.Unlock()
+	if w := t.watch.Load(); w != nil {
+		w.saw(t, p, ToService, dst[:n])
+	}
 	return n, nil
 }
 

@@ -120,6 +120,7 @@ type Table struct {
 	made  []atomic.Uint64 // bitmap of the lines that have a cold record
 	now   func() int64
 	tap   Tap // nil: nobody looks on
+	watch atomic.Pointer[Watcher]
 
 	mu        sync.Mutex // guards what follows; no packet takes it
 	ingresses []*Ingress
@@ -294,6 +295,7 @@ func (t *Table) Release(p Port) {
 	t.taken[p/64].And(^(uint64(1) << (p % 64)))
 	t.log.Add(Event{Type: PortUnbound, Port: p, Who: co.owner, Count: uint64(n)})
 	l.mu.Unlock()
+	t.sawChain(p, PortReleased, first, n)
 	t.freeChain(first, n)
 	co.signal()
 }
@@ -306,6 +308,7 @@ func (t *Table) Drain() {
 		l.mu.Lock()
 		first, n := t.emptyLocked(l, t.cold[p].Load(), HostStopped)
 		l.mu.Unlock()
+		t.sawChain(p, HostStopped, first, n)
 		t.freeChain(first, n)
 	}
 }

@@ -171,5 +171,5 @@ func (s *Stack) sendCookie(ln *Listener, p demux.Packet) {
 		Seq: cookie, Ack: irs + 1, Flags: flagSYN | flagACK, Window: cookieWindow(ours, ln.ep.SocketOptions().GetReceiveBufferSize()),
 		Options: []byte{packet.OptMSS, 4, byte(ours >> 8), byte(ours)},
 	})
-	s.link.write([][]byte{b[:l2+n]}, zeroOffload, false)
+	s.link.write([][]byte{b[:l2+n]}, zeroOffload, demux.FromDoor, false)
 }

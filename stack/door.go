@@ -118,7 +118,7 @@ func keyOf(p demux.Packet) demux.FlowKey {
 // repeatSynAck answers a SYN that came again, when the door lets it.
 func (s *Stack) repeatSynAck(ln *Listener, p demux.Packet) {
 	if b, again := ln.door.SynAck(keyOf(p)); again {
-		s.link.write([][]byte{b}, zeroOffload, false)
+		s.link.write([][]byte{b}, zeroOffload, demux.FromDoor, false)
 	}
 }
 
@@ -143,7 +143,7 @@ func (s *Stack) overflowReset(ln *Listener, p demux.Packet) {
 	copy(b[:], synAck[:l2])
 	n := packet.PutTCP(b[l2:], netip.AddrPortFrom(k.Local, ln.port), k.Remote, hopLimit, 0,
 		packet.TCPHeader{Flags: rstFlag, Seq: ack})
-	s.link.write([][]byte{b[:l2+n]}, zeroOffload, false)
+	s.link.write([][]byte{b[:l2+n]}, zeroOffload, demux.FromDoor, false)
 }
 
 const rstFlag = 0x04

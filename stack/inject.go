@@ -27,8 +27,14 @@ const (
 func (s *Stack) inject(port demux.Port, p demux.Packet) demux.Fate {
 	ln := s.listenerOf(port)
 	f, act := s.judge(port, ln, p)
-	if s.flows != nil {
-		s.observe(port, p, f)
+	if w := s.table.Watcher(); w != nil || s.flows != nil {
+		door := s.doorSight(ln, p, f)
+		if s.flows != nil {
+			s.observe(port, p, f, door)
+		}
+		if w != nil {
+			w.In(p, demux.Sight{Line: port, Fate: f, Now: s.clock(), Door: door})
+		}
 	}
 	switch act {
 	case deliver:

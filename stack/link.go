@@ -62,7 +62,7 @@ func (l *link) WritePackets(pkts netstack.PacketBufferList) (int, tcpip.Error) {
 		if pkt.TransportProtocolNumber == tcp.ProtocolNumber {
 			l.s.answered(pkt)
 		}
-		if err := l.write(pkt.AsSlices(), offload(pkt), !byReader(pkt)); err != nil {
+		if err := l.write(pkt.AsSlices(), offload(pkt), demux.FromStack, !byReader(pkt)); err != nil {
 			return n, err
 		}
 		n++
@@ -101,7 +101,7 @@ func offload(pkt *netstack.PacketBuffer) (o tun.Offload) {
 }
 
 // write sends one frame in pieces to the device, or back to the host itself.
-func (l *link) write(pieces [][]byte, o tun.Offload, wait bool) tcpip.Error {
+func (l *link) write(pieces [][]byte, o tun.Offload, from demux.Origin, wait bool) tcpip.Error {
 	if l.loops(pieces[0]) {
 		l.loop(pieces, o)
 		return nil
@@ -114,9 +114,7 @@ func (l *link) write(pieces [][]byte, o tun.Offload, wait bool) tcpip.Error {
 	for _, b := range pieces {
 		size += len(b)
 	}
-	if l.s.flows != nil { // before the answer to it can come
-		l.s.sent(pieces[0], size)
-	}
+	l.s.leaves(pieces, size, o, from) // before the answer to it can come
 	out := [1]tun.Out{{Pieces: pieces, Offload: o}}
 	n, err := l.s.dev.Write(q, out[:], wait)
 	if n == 1 {

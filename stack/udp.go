@@ -230,7 +230,7 @@ func (s *Stack) sendUDP(port uint16, to netip.AddrPort, b []byte, id *atomic.Uin
 	}
 	var hdr [48]byte
 	n := packet.PutUDP(hdr[:], from, to, hops(to.Addr()), nextID(id), b)
-	if err := s.link.write([][]byte{hdr[:n], b}, zeroOffload, true); err != nil {
+	if err := s.link.write([][]byte{hdr[:n], b}, zeroOffload, demux.FromService, true); err != nil {
 		return errno(err)
 	}
 	return nil
@@ -396,7 +396,7 @@ func (s *Stack) SendLink(hw net.HardwareAddr, from, to netip.AddrPort, b []byte)
 	}
 	n := packet.PutEthernet(hdr[:], [6]byte(hw), [6]byte(s.facts.HW), etherType)
 	n += packet.PutUDP(hdr[n:], from, to, hopLimit, 0, b)
-	if err := s.link.write([][]byte{hdr[:n], b}, zeroOffload, true); err != nil {
+	if err := s.link.write([][]byte{hdr[:n], b}, zeroOffload, demux.FromService, true); err != nil {
 		return errno(err)
 	}
 	return nil
