@@ -9,12 +9,17 @@
 //	verdict.go   addresses and checksums: what may not pass at all
 //	table.go     the lines: one per port, 64 bytes without a pointer, the queue's head
 //	queue.go     push, pop, limits, under the line's own mutex
+//	policy.go    what a socket's queue loses: tail, head, or by CoDel (codel.go)
 //	runq.go      ports that hold packets, served in turn (deficit round robin)
 //	pool.go      the packets themselves: slots, by handle
 //	door.go      which connections a listening port admits; halfopen.go: its SYN queue
 //	tap.go       who looks on: the timelines; watch.go: captures
 //	fate.go      what became of each packet; snapshot.go: the ledger
 //	log.go       the event log
+//
+// Time is an argument (Options.Now), and nothing here runs by itself: a model drives
+// a host's own queue on a virtual clock with Bind (Config.Socket), Ingress.Deliver and
+// Pop alone, as the example of Table.SetPolicy does.
 //
 // Law: arrived = sum of fates + still queued, at every snapshot.
 package demux

@@ -14,6 +14,8 @@ const (
 	Martian                     // the source can be nobody's, or is the host's own
 	NoBuffer                    // the host's packet memory is used up
 	QueueFull                   // the port's (or lane's) queue is at its limit
+	HeadDropped                 // it was the oldest of a full queue that drops its head
+	CoDelDropped                // it had waited too long in a queue that never emptied
 	SynQueueFull                // too many half-open connections at the port
 	SynCookie                   // a SYN that was answered with a cookie: nothing is kept of it
 	SynRepeated                 // a SYN of a half-open connection, again
@@ -41,6 +43,8 @@ var fates = [numFates]struct{ name, linux, doc string }{
 	Martian:         {"martian", "IPReversePathFilter, SKB_DROP_REASON_IP_INVALID_SOURCE", "The source is the host's own, broadcast, multicast, loopback or unspecified."},
 	NoBuffer:        {"no-buffer", "UdpMemErrors, TCPMemoryPressures", "The host's packet memory is used up; ports that hold little keep a reserve."},
 	QueueFull:       {"queue-full", "UdpRcvbufErrors, SKB_DROP_REASON_SOCKET_RCVBUFF", "The port's queue was at its limit of packets or bytes."},
+	HeadDropped:     {"head-drop", "tc -s qdisc (pfifo_head_drop dropped)", "It was the oldest in a full queue under head drop, and made place for a newer one."},
+	CoDelDropped:    {"codel-drop", "tc -s qdisc (codel dropped)", "Under CoDel: taken from a queue in which all waits had been too long for an interval."},
 	SynQueueFull:    {"syn-queue-full", "TCPReqQFullDrop", "The port's SYN queue was full and cookies were off."},
 	SynCookie:       {"syn-cookie", "TCPReqQFullDoCookies, SyncookiesSent", "A SYN that was answered with a cookie: nothing is kept of it."},
 	SynRepeated:     {"syn-repeated", "TcpRetransSegs (SYN+ACK)", "A SYN that came again for a half-open connection: its SYN+ACK is sent again."},

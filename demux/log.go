@@ -15,12 +15,14 @@ const (
 	PortUnbound                  // Who let it go; Count packets were queued
 	LimitsSet                    // Count is the new limit in packets
 	QueueFilled                  // the first packet that Fate refused; Count were queued
+	QueueStands                  // CoDel began to drop, as it had not a moment ago; Count were queued
+	PolicySet                    // Who is the new policy, as text
 	SettingsSet                  // Who is what was set of the port, as text
 	Reloaded                     // the host has another configuration; Who is what changed, as text
 )
 
 func (e EventType) String() string {
-	return [...]string{"bound", "released", "limits-set", "queue-filled", "settings-set", "reloaded"}[e]
+	return [...]string{"bound", "released", "limits-set", "queue-filled", "queue-stands", "policy-set", "settings-set", "reloaded"}[e]
 }
 
 // Event is one entry of the log.

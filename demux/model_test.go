@@ -1,7 +1,9 @@
 package demux
 
 import (
+	"math"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -11,10 +13,14 @@ import (
 // TestModel compares a table with a model of slices, command by command.
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		r := newRig(Options{Packets: 512})
+		var now clock
+		r := newRig(Options{Packets: 512, Now: now.now})
 		type q struct {
 			bound, socket bool
 			maxN, maxB    int
+			policy        Discipline
+			codel         *rfc8289
+			at            map[uint32]int64
 			ids, held     []uint32
 			lost          map[Fate]int
 			passed        int
@@ -22,7 +28,7 @@ func TestModel(t *testing.T) {
 		m := map[Port]*q{}
 		ports := []Port{TCPPort(1), TCPPort(2), UDPPort(1), UDPPort(2)}
 		for _, p := range ports {
-			m[p] = &q{lost: map[Fate]int{}}
+			m[p] = &q{lost: map[Fate]int{}, at: map[uint32]int64{}}
 		}
 		var id uint32
 		var run Run
@@ -47,9 +53,25 @@ func TestModel(t *testing.T) {
 					t.Fatalf("bind %v: %v, bound before: %v", p, err, q.bound)
 				}
 				if err == nil {
-					q.bound, q.socket, q.maxN, q.maxB = true, socket, n, b
+					q.bound, q.socket, q.maxN, q.maxB, q.policy = true, socket, n, b, TailDrop
 				}
 			},
+			"policy": func(t *rapid.T) {
+				p, q := pick(t)
+				pol := Policy{Discipline: rapid.SampledFrom(Disciplines()).Draw(t, "policy")}
+				if pol.Discipline == CoDel {
+					pol.Target = time.Duration(rapid.IntRange(1, 20).Draw(t, "target"))
+					pol.Interval = time.Duration(rapid.IntRange(1, 100).Draw(t, "interval"))
+				}
+				err := r.t.SetPolicy(p, pol)
+				if (err == nil) != (q.bound && (q.socket || pol.Discipline == TailDrop)) {
+					t.Fatal(err)
+				}
+				if err == nil {
+					q.policy, q.codel = pol.Discipline, &rfc8289{target: int64(pol.Target), interval: int64(pol.Interval)}
+				}
+			},
+			"tick": func(t *rapid.T) { now.ns += rapid.Int64Range(0, 60).Draw(t, "ns") },
 			"resize": func(t *rapid.T) {
 				p, q := pick(t)
 				n, b := rapid.IntRange(1, 70).Draw(t, "packets"), rapid.IntRange(500, 30*charge).Draw(t, "bytes")
@@ -75,6 +97,12 @@ func TestModel(t *testing.T) {
 					} else {
 						r.send(udp4(4000, p.Number(), numbered(id, 4)...))
 					}
+					q.at[id] = now.ns
+					for q.bound && q.policy == HeadDrop && cost(p) <= q.maxB &&
+						(len(q.ids) >= q.maxN || (len(q.ids)+1)*cost(p) > q.maxB) {
+						q.ids = q.ids[1:]
+						q.lost[HeadDropped]++
+					}
 					switch {
 					case !q.bound:
 					case len(q.ids) >= q.maxN || (len(q.ids)+1)*cost(p) > q.maxB:
@@ -86,6 +114,11 @@ func TestModel(t *testing.T) {
 			},
 			"pop": func(t *rapid.T) {
 				p, q := pick(t)
+				if q.bound && q.socket && q.policy == CoDel {
+					var lost int
+					q.ids, lost = q.codel.deque(now.ns, q.ids, q.at, cost(p))
+					q.lost[CoDelDropped] += lost
+				}
 				pkt, ok, err := r.t.Pop(p)
 				switch {
 				case !q.bound || !q.socket:
@@ -166,4 +199,60 @@ func TestModel(t *testing.T) {
 			t.Fatalf("%d slots lost", n)
 		}
 	})
+}
+
+// rfc8289 is CoDel on a slice, by the pseudocode of its RFC (section 5), for packets
+// of one size.
+type rfc8289 struct {
+	target, interval     int64
+	firstAbove, dropNext int64
+	count, lastCount     int
+	dropping             bool
+}
+
+// deque drops what must be, and leaves what goes on as the first.
+func (c *rfc8289) deque(now int64, ids []uint32, at map[uint32]int64, size int) (rest []uint32, lost int) {
+	ok := func() bool { // of the first, were it taken
+		if len(ids) == 0 {
+			c.firstAbove = 0
+			return false
+		}
+		if now-at[ids[0]] < c.target || (len(ids)-1)*size <= size {
+			c.firstAbove = 0
+		} else if c.firstAbove == 0 {
+			c.firstAbove = now + c.interval
+		} else if now >= c.firstAbove {
+			return true
+		}
+		return false
+	}
+	law := func(t int64) int64 { return t + int64(float64(c.interval)/math.Sqrt(float64(c.count))) }
+	drop := func() { ids, lost = ids[1:], lost+1 }
+	okToDrop := ok()
+	if c.dropping {
+		if !okToDrop {
+			c.dropping = false
+		}
+		for now >= c.dropNext && c.dropping {
+			drop()
+			c.count++
+			if !ok() {
+				c.dropping = false
+			} else {
+				c.dropNext = law(c.dropNext)
+			}
+		}
+	} else if okToDrop {
+		drop()
+		ok()
+		c.dropping = true
+		delta := c.count - c.lastCount
+		c.count = 1
+		if delta > 1 && now-c.dropNext < 16*c.interval {
+			c.count = delta
+		}
+		c.dropNext = law(now)
+		c.lastCount = c.count
+	}
+	return ids, lost
 }

@@ -60,7 +60,7 @@ func (in *Ingress) push(p Port, i, j int) {
 			if t.tap != nil && st&socket != 0 {
 				in.showLocked(p, l, c)
 			}
-		} else {
+		} else if st&headDrop == 0 || !in.makeRoom(p, l, in.slots[i]) {
 			in.refuse(p, l, i)
 			i++
 		}

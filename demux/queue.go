@@ -2,7 +2,8 @@ package demux
 
 // A queue is a chain of packet handles that hangs on its line. Order is arrival
 // order; the bound is the line's limits; only the table touches it, under the
-// line's mutex; what does not fit is the newest packet, with the fate queue-full.
+// line's mutex. What does not fit is the newest packet, with the fate queue-full, but
+// for the sockets' queues that have another policy (policy.go).
 
 // admit reports whether one more packet of that charge fits.
 func (l *line) admit(charge uint32) bool {
@@ -64,6 +65,9 @@ func (t *Table) PopAll(p Port, dst []Packet) (n int, err error) {
 		}
 		l.mu.Unlock()
 		return 0, nil
+	}
+	if st&coDel != 0 {
+		return t.popCodel(p, l, dst), nil
 	}
 	h, charged, w := l.head, uint32(0), walk{p: t.pool}
 	for n < len(dst) && h != 0 {

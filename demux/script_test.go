@@ -340,7 +340,7 @@ func (p *player) play(f []string) {
 	switch cmd {
 	case "bind":
 		socket := len(plain) > 1 && plain[1] == "socket"
-		if err := p.t.Bind(p.port(plain[0]), Config{opt["owner"], lim, socket}); err != nil {
+		if err := p.t.Bind(p.port(plain[0]), Config{Owner: opt["owner"], Limits: lim, Socket: socket}); err != nil {
 			p.say(err.Error())
 		}
 	case "release":

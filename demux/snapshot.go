@@ -7,6 +7,7 @@ type PortStats struct {
 	Port     Port
 	Owner    string // "" when nobody has it
 	Limits   Limits
+	Policy   Policy
 	Arrived  uint64 // packets while it was bound
 	Kinds    [NumKinds]uint64
 	Fates    [NumFates]uint64
@@ -51,6 +52,7 @@ func (t *Table) Port(p Port) PortStats {
 	if l.state.Load()&bound != 0 {
 		s.Owner = co.owner
 		s.Limits = Limits{int(l.maxN), int(l.maxBytes)}
+		s.Policy = l.policyOf(co)
 	}
 	co.settle(l)
 	s.WasBound = true

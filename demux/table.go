@@ -29,13 +29,15 @@ type line struct {
 
 // Bits of line.state. They change under mu and are read without it.
 const (
-	bound   uint32 = 1 << iota // somebody has the port
-	socket                     // its owner pops the queue itself (UDP); else workers serve it
-	inline                     // the reader may serve it while it is empty
-	serving                    // a worker or the reader serves it now
-	ready                      // it stands in the run queue; never together with serving
-	waiting                    // its owner waits for a packet
-	full                       // it has refused a packet since it was last half empty
+	bound    uint32 = 1 << iota // somebody has the port
+	socket                      // its owner pops the queue itself (UDP); else workers serve it
+	inline                      // the reader may serve it while it is empty
+	serving                     // a worker or the reader serves it now
+	ready                       // it stands in the run queue; never together with serving
+	waiting                     // its owner waits for a packet
+	full                        // it has refused a packet since it was last half empty
+	headDrop                    // policy of a socket's queue; neither: tail drop
+	coDel
 )
 
 // usual is the fate of most packets of a port, counted in its line.
@@ -53,6 +55,7 @@ type cold struct {
 	kinds [NumKinds]uint64 // arrivals but for FromDevice
 	owner string
 	wake  chan struct{} // one token: look at the queue again
+	codel *codel        // of the policy; guarded by the line's mutex
 }
 
 // Limits bound one queue. A packet is refused when it would cross either.
@@ -79,6 +82,7 @@ type Config struct {
 	// Socket says that the owner takes packets out itself, with Pop; otherwise
 	// workers serve the port.
 	Socket bool
+	Policy Policy // of a socket's queue
 }
 
 // ErrReleased is returned to whoever uses a port that it no longer owns.
@@ -194,6 +198,9 @@ func (t *Table) Bind(p Port, c Config) error {
 	if l.state.Load()&bound != 0 {
 		return &BoundError{p, t.cold[p].Load().owner}
 	}
+	if err := t.mayHave(p, c.Policy, c.Socket); err != nil {
+		return err
+	}
 	co := t.cold[p].Load()
 	if co == nil {
 		co = &cold{wake: make(chan struct{}, 1)}
@@ -208,6 +215,7 @@ func (t *Table) Bind(p Port, c Config) error {
 	}
 	// A worker may still hold packets of the last owner: it keeps its bits.
 	l.state.Store(st | l.state.Load()&(serving|ready))
+	t.policyLocked(l, co, c.Policy)
 	t.taken[p/64].Or(1 << (p % 64))
 	t.log.Add(Event{Type: PortBound, Port: p, Who: c.Owner})
 	return nil
