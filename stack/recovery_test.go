@@ -1,0 +1,108 @@
+package stack
+
+import (
+	"context"
+	"io"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"porthole/demux"
+	"porthole/demux/packet"
+	"porthole/tun"
+)
+
+// burst is a device that loses a whole flight: every data segment from a byte of the
+// stream on, tail loss probes too, until the sender begins again with the first.
+type burst struct {
+	tun.Device
+	from uint32
+
+	mu    sync.Mutex
+	isn   uint32
+	first uint32 // segment that was lost
+	lost  int
+	again bool // the sender has begun to repeat
+}
+
+func (d *burst) Write(q int, frames []tun.Out, wait bool) (int, error) {
+	for i := range frames {
+		if d.loses(frames[i].Pieces) {
+			continue
+		}
+		if _, err := d.Device.Write(q, frames[i:i+1], wait); err != nil {
+			return i, err
+		}
+	}
+	return len(frames), nil
+}
+
+func (d *burst) loses(pieces [][]byte) bool {
+	var b []byte
+	for _, p := range pieces {
+		b = append(b, p...)
+	}
+	i, problem := packet.Parse(b, len(b))
+	if problem != packet.None || i.Kind != packet.TCP {
+		return false
+	}
+	seq, _, _, _ := i.TCP(b)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if i.TCPFlags&flagSYN != 0 {
+		d.isn = seq
+	}
+	if i.PayloadLen() == 0 || d.again || seq-d.isn-1 < d.from {
+		return false
+	}
+	if d.lost == 0 {
+		d.first = seq
+	} else if seq == d.first {
+		d.again = true
+		return false
+	}
+	d.lost++
+	return true
+}
+
+// TestWholeFlightLost: what a full queue does to the end of a burst. The sender hears
+// nothing of it, must wait for its timer, and then repeat it as fast as the path takes
+// it: one timeout, not one for every two segments.
+func TestWholeFlightLost(t *testing.T) {
+	a, b := tun.Pipe(tun.PipeOptions{}, tun.PipeOptions{})
+	dev := &burst{Device: a, from: 2 << 20}
+	s, err := New(Config{Device: dev, Table: demux.New(demux.Options{}), Addrs: []netip.Prefix{hostPrefix}})
+	require.NoError(t, err)
+	c, err := New(Config{Device: b, Table: demux.New(demux.Options{}), Addrs: []netip.Prefix{netip.MustParsePrefix("10.77.0.2/24")}})
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	var stacks sync.WaitGroup
+	stacks.Go(func() { s.Run(ctx) })
+	stacks.Go(func() { c.Run(ctx) })
+	defer stacks.Wait()
+	defer cancel()
+
+	ln, err := s.Listen(80, ListenConfig{Owner: "test"})
+	require.NoError(t, err)
+	defer ln.Close()
+	dctx, stop := context.WithTimeout(ctx, 20*time.Second)
+	defer stop()
+	conn, err := c.DialTCP(dctx, netip.AddrPortFrom(hostAddr, 80), DialConfig{})
+	require.NoError(t, err)
+	defer conn.Close()
+	peer, err := ln.Accept()
+	require.NoError(t, err)
+	defer peer.Close()
+	const size = 4 << 20
+	go peer.Write(make([]byte, size))
+	n, err := io.CopyN(io.Discard, conn, size)
+	require.NoError(t, err)
+	require.EqualValues(t, size, n)
+	st := s.net.Stats().TCP
+	t.Logf("%d segments lost in one flight, %d timeouts, %d segments sent again", dev.lost, st.Timeouts.Value(), st.Retransmits.Value())
+	require.Greater(t, dev.lost, 40)
+	require.Less(t, st.Timeouts.Value(), uint64(10))
+}
