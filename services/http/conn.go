@@ -1,9 +1,12 @@
 package http
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net"
+	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -80,6 +83,7 @@ type listener struct {
 	net.Listener
 	slots        *slots
 	writeTimeout time.Duration
+	refuse       func(from net.Addr, request, status string) []byte // see conn.Write
 
 	once   sync.Once
 	closed chan struct{}
@@ -103,7 +107,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		<-l.slots.free
 		return nil, err
 	}
-	c := &conn{Conn: nc, slots: l.slots, timeout: l.writeTimeout}
+	c := &conn{Conn: nc, slots: l.slots, timeout: l.writeTimeout, refuse: l.refuse}
 	if !l.slots.add(c) {
 		<-l.slots.free
 		nc.Close()
@@ -126,7 +130,9 @@ type conn struct {
 	net.Conn
 	slots   *slots
 	timeout time.Duration
+	refuse  func(from net.Addr, request, status string) []byte
 	once    sync.Once
+	heads   heads
 	blanks  int         // CR and LF that were skipped, blanksOver when a request has begun
 	refused atomic.Bool // the last that passed was the start of an error answer
 
@@ -172,13 +178,38 @@ func (c *conn) Read(p []byte) (int, error) {
 		}
 		n, err = c.Conn.Read(p)
 	}
+	if !c.heads.off && n > 0 {
+		if c.heads.see(p[:n]); err == nil && c.heads.hopeless() {
+			err = io.EOF
+		}
+	}
 	return n, err
 }
 
-func (c *conn) Write(p []byte) (n int, err error) {
+// bareError is how the answers go on that net/http gives by itself, in one write
+// and before any handler, to what it cannot read. They lack Date (RFC 9110, 6.6.1:
+// must be there), Content-Length and the access line. Handlers' answers have Server.
+const bareError = "\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n"
+
+func (c *conn) Write(p []byte) (int, error) {
 	if len(p) > 9 && (p[9] == '4' || p[9] == '5') && string(p[:9]) == "HTTP/1.1 " {
 		c.refused.Store(true)
+		if i := bytes.IndexByte(p, '\r'); c.refuse != nil && i > 0 && bytes.HasPrefix(p[i:], []byte(bareError)) {
+			// The goroutine that writes this one is the reader.
+			status := string(p[9:i])
+			if strings.HasPrefix(status, "431 ") && c.heads.inRequestLine() {
+				status = "414 " + http.StatusText(http.StatusRequestURITooLong)
+			}
+			if _, err := c.write(c.refuse(c.RemoteAddr(), c.heads.text(), status)); err != nil {
+				return 0, err
+			}
+			return len(p), nil
+		}
 	}
+	return c.write(p)
+}
+
+func (c *conn) write(p []byte) (n int, err error) {
 	for {
 		c.arm()
 		piece := p[n:min(len(p), n+writePiece)]

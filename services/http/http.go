@@ -4,10 +4,10 @@
 // clients against.
 //
 // A request passes, in this order: the connection limit and write deadlines
-// (conn.go), net/http's parser with its header limits, the request gate, access
+// (conn.go), a look at what net/http would not tell (head.go), net/http's parser with its header limits, the request gate, access
 // line and panic guard (site.go), the route table with methods and body limits
 // (route.go), and one endpoint: welcome.go, blob.go, sink.go, files.go, upload.go
-// or go-httpbin. HTTP/2 without TLS comes in by prior knowledge, or by the older
+// or go-httpbin (testpages.go). HTTP/2 without TLS comes in by prior knowledge, or by the older
 // Upgrade (upgrade.go).
 //
 // Left out, on purpose: TLS, compression of our own, authentication, caching of

@@ -218,6 +218,15 @@ func TestRawRequests(t *testing.T) {
 	w := start(t, nil)
 	for _, c := range []struct{ name, in, want string }{
 		{"no host", "GET / HTTP/1.1\r\n\r\n", "HTTP/1.1 400 Bad Request: missing required Host header"},
+		{"request line too short", "X\r\n", "HTTP/1.1 400 Bad Request"},
+		{"http 0.9", "GET /\r\n", "HTTP/1.1 400 Bad Request"},
+		{"http 0.9 after a blank line", "\r\nGET /\r\n", "HTTP/1.1 400 Bad Request"},
+		{"asterisk for GET", "GET * HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 400 Bad Request"},
+		{"fragment", "GET /blob/1#a HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 400 Bad Request"},
+		{"https", "GET https://a/blob/1 HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 421 Misdirected Request"},
+		{"for a proxy", "GET ftp://a/blob/1 HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 421 Misdirected Request"},
+		{"request line without end", "GET /" + strings.Repeat("x", 100<<10), "HTTP/1.1 414 Request URI Too Long"},
+		{"field without end", "GET / HTTP/1.1\r\nX: " + strings.Repeat("x", 100<<10), "HTTP/1.1 431 Request Header Fields Too Large"},
 		{"two hosts", "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "HTTP/1.1 400 Bad Request"},
 		{"http 1.0", "GET /blob/1 HTTP/1.0\r\n\r\n", "HTTP/1.0 200 OK"},
 		{"http 3.0", "GET / HTTP/3.0\r\nHost: a\r\n\r\n", "HTTP/1.1 505 HTTP Version Not Supported: unsupported protocol version"},

@@ -20,7 +20,8 @@ type response struct {
 	bytes    int64 // of the body
 	body     *body // of the request; nil when it has none
 	http2    bool
-	upgraded bool // answered as an HTTP/2 request instead
+	upgraded bool                // answered as an HTTP/2 request instead
+	moved    func(string) string // what to make of the handler's Location; nil leaves it
 	timeout  time.Duration
 	armed    time.Time // when the stream's write deadline was set
 }
@@ -34,6 +35,9 @@ func (w *response) WriteHeader(status int) {
 	}
 	if w.body != nil && status >= 400 {
 		status = w.body.status(status)
+	}
+	if to := w.Header().Get("Location"); w.moved != nil && to != "" {
+		w.Header().Set("Location", w.moved(to))
 	}
 	if status >= 200 || status == http.StatusSwitchingProtocols {
 		w.status = status

@@ -124,6 +124,18 @@ func (s *site) dispatch(w *response, r *http.Request) {
 		w.allow(anyMethod)
 		return
 	}
+	if status, why := misdirected(r); status != 0 {
+		w.Header().Set("Connection", "close")
+		w.fail(status, why)
+		return
+	}
+	if doubtful(r) {
+		w.Header().Set("Connection", "close")
+		if r.ProtoMinor == 0 {
+			w.fail(http.StatusBadRequest, "Transfer-Encoding needs HTTP/1.1")
+			return
+		}
+	}
 	rt := s.find(path)
 	switch {
 	case m&(trace|connect) != 0:
@@ -161,6 +173,31 @@ func (s *site) dispatch(w *response, r *http.Request) {
 	rt.serve(w, r)
 }
 
+// misdirected finds request targets that are nothing to this server: net/http lets
+// them through (RFC 9112, 3.2).
+func misdirected(r *http.Request) (status int, why string) {
+	switch uri := r.RequestURI; {
+	case uri == "*":
+		return http.StatusBadRequest, "the target * is for OPTIONS"
+	case strings.IndexByte(uri, '#') >= 0:
+		return http.StatusBadRequest, "a request target has no fragment"
+	case r.URL.Scheme != "" && !strings.EqualFold(r.URL.Scheme, "http"):
+		// RFC 9110, 7.4: https only over a secured connection; and this is no proxy.
+		return http.StatusMisdirectedRequest, "only http is served here"
+	}
+	return 0, ""
+}
+
+// doubtful reports whether where this request ends is open to doubt, so that its
+// connection must not go on (RFC 9112, 6.1).
+func doubtful(r *http.Request) bool {
+	if r.ProtoMajor != 1 || r.ProtoMinor > 0 && len(r.TransferEncoding) == 0 {
+		return false
+	}
+	c, ok := r.Context().Value(connKey{}).(*conn)
+	return ok && (c.heads.both.Load() || r.ProtoMinor == 0 && c.heads.coding.Load())
+}
+
 // lost answers for a path that is no endpoint: with the way to one that lacks
 // only its slash, else 404.
 func (s *site) lost(w *response, r *http.Request, m methods) {
@@ -194,26 +231,4 @@ func (w *response) notAllowed(m methods) {
 func serveIcon(w *response, _ *http.Request) {
 	w.Header().Set("Cache-Control", "max-age=86400")
 	w.WriteHeader(http.StatusNoContent)
-}
-
-// testSlots bounds the go-httpbin requests in work: each may hold its whole body,
-// and several copies of it, in memory.
-const testSlots = 256
-
-// testPages serves go-httpbin. Its own OPTIONS answer is for browsers (CORS); the
-// Allow field is added to it.
-func testPages(h http.Handler) func(*response, *http.Request) {
-	g := newGate(testSlots)
-	return func(w *response, r *http.Request) {
-		if !g.enter() {
-			w.Header().Set("Retry-After", "1")
-			w.fail(http.StatusServiceUnavailable, "too many requests under /test/ at a time")
-			return
-		}
-		defer g.leave()
-		if r.Method == http.MethodOptions {
-			w.Header().Set("Allow", anyMethod.String())
-		}
-		h.ServeHTTP(w, r)
-	}
 }

@@ -48,7 +48,9 @@ func serve(ctx context.Context, env *services.Env) error {
 	open := newSlots(cfg.MaxConnections)
 	lns := []net.Listener{st.upgrades}
 	for _, ln := range env.TCP {
-		lns = append(lns, newListener(ln, open, cfg.WriteTimeout))
+		l := newListener(ln, open, cfg.WriteTimeout)
+		l.refuse = st.refuse
+		lns = append(lns, l)
 	}
 	ended := make(chan error, len(lns))
 	for _, ln := range lns {
@@ -94,6 +96,12 @@ func newServer(base context.Context, env *services.Env, cfg *Config, h http.Hand
 		DisableGeneralOptionsHandler: true, // ours says Allow
 		ErrorLog:                     slog.NewLogLogger(env.Log.Handler(), slog.LevelWarn),
 		BaseContext:                  func(net.Listener) context.Context { return base },
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			if c, ok := c.(*conn); ok {
+				ctx = context.WithValue(ctx, connKey{}, c)
+			}
+			return ctx
+		},
 		ConnState: func(_ net.Conn, s http.ConnState) {
 			switch s {
 			case http.StateNew:
@@ -104,6 +112,9 @@ func newServer(base context.Context, env *services.Env, cfg *Config, h http.Hand
 		},
 	}
 }
+
+// connKey is where a request's context holds its *conn.
+type connKey struct{}
 
 func waitEmpty(g *gate, what string) error {
 	g.shut()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -145,6 +146,17 @@ func (s *site) access(w *response, r *http.Request, began time.Time) {
 		status = http.StatusOK
 	}
 	s.env.Access(remote(r.RemoteAddr), requestLine(r), strconv.Itoa(status), took, "bytes", w.bytes)
+}
+
+// refuse makes the answer to what net/http could not read as a request, and writes
+// its access line.
+func (s *site) refuse(from net.Addr, request, status string) []byte {
+	code, _, _ := strings.Cut(status, " ")
+	s.env.Access(from, request, code, 0)
+	body := status + "\n"
+	return fmt.Appendf(nil, "HTTP/1.1 %s\r\nContent-Length: %d\r\nContent-Type: text/plain; charset=utf-8\r\n"+
+		"Server: %s\r\nX-Content-Type-Options: nosniff\r\nDate: %s\r\nConnection: close\r\n\r\n%s",
+		status, len(body), s.server[0], s.env.Now().UTC().Format(http.TimeFormat), body)
 }
 
 // loggedURI bounds a request in the log: the start tells which it was.

@@ -231,8 +231,8 @@ func mayReplace(h http.Header, old fs.FileInfo) bool {
 			return false
 		}
 	}
-	if vals, ok := h["If-None-Match"]; ok && old != nil && tagListed(vals, tag) {
-		return false
+	if vals, ok := h["If-None-Match"]; ok && old != nil && (tagListed(vals, tag) || tagListed(vals, "W/"+tag)) {
+		return false // by the weak comparison (13.1.2)
 	}
 	return true
 }
