@@ -48,9 +48,10 @@ type peer struct {
 	t   testing.TB
 	dev tun.Device
 
-	mu   sync.Mutex
-	cond sync.Cond
-	got  map[uint16][]seg // by the client's port
+	mu     sync.Mutex
+	cond   sync.Cond
+	got    map[uint16][]seg // by the client's port
+	frames uint64           // read
 }
 
 type seg struct {
@@ -102,6 +103,9 @@ func (p *peer) read() {
 			p.mu.Unlock()
 			return
 		}
+		p.mu.Lock()
+		p.frames += uint64(n)
+		p.mu.Unlock()
 		for _, f := range frames[:n] {
 			i, prob := packet.Parse(f.Head, len(f.Head))
 			if prob != packet.None || i.Kind != packet.TCP {

@@ -23,21 +23,30 @@ func (p *peer) spoof(i int, port uint16, h packet.TCPHeader) {
 	require.NoError(p.t, err)
 }
 
+// caughtUp reports whether the peer has read that many frames.
+func (p *peer) caughtUp(sent uint64) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.frames >= sent
+}
+
 const floodSize = 20000
 
 // endpoints counts netstack's connections, in any state. A listener counts twice,
 // for IPv4 and IPv6.
 func (r *doorRig) endpoints() int { return len(r.s.net.RegisteredEndpoints()) }
 
-// drained waits until port 80 has taken all that was sent: a flood that overflows the
-// port's ingress queue would show nothing of the door.
+// drained waits until port 80 has taken all that was sent, and the peer has read all
+// answers: a flood that overflows the port's ingress queue would show nothing of the
+// door, and the cookies of one that overflows the pipe are lost (the reader, who sends
+// them, waits for nobody).
 func (r *doorRig) drained(i int) {
 	if i%500 != 499 {
 		return
 	}
 	require.Eventually(r.p.t, func() bool {
 		st := r.s.table.Port(demux.TCPPort(80))
-		return st.Arrived > uint64(i) && st.Queued == 0
+		return st.Arrived > uint64(i) && st.Queued == 0 && r.p.caughtUp(r.s.Out().Sent)
 	}, 20*time.Second, time.Millisecond)
 }
 
