@@ -23,6 +23,18 @@ type Ledger struct {
 	// Device is what the kernel counted at the interface, for the host's ledger
 	// and where the kernel shows it.
 	Device *DeviceCounters `json:"device,omitempty"`
+	// Out is what the host itself counted on the way out, for the host's ledger.
+	Out *OutCounters `json:"out,omitempty"`
+}
+
+// OutCounters are the host's own, in frames as it gave them to the device.
+type OutCounters struct {
+	Sent       uint64 `json:"sent"`        // the device took them; a super-packet counts once
+	Bytes      uint64 `json:"bytes"`       // of those
+	Looped     uint64 `json:"looped"`      // to the host itself
+	DeviceFull uint64 `json:"device_full"` // lost: who answers as it reads waits for nobody, and the queue before the device was full
+	Refused    uint64 `json:"refused"`     // lost: the device would not take them (too long, interface down)
+	Closed     uint64 `json:"closed"`      // lost: the device was closed
 }
 
 // DeviceCounters are the kernel's own counters of the host's interface. In is
@@ -43,6 +55,8 @@ func (h *Host) Ledger() Ledger {
 	t := h.table.Totals()
 	l := ledger("host", t.Arrived, t.Kinds, t.Fates, t.Queued, t.Check())
 	l.Device = h.device()
+	o := h.stack.Out()
+	l.Out = &OutCounters{Sent: o.Sent, Bytes: o.Bytes, Looped: o.Looped, DeviceFull: o.Full, Refused: o.Refused, Closed: o.Closed}
 	return l
 }
 

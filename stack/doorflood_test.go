@@ -84,7 +84,8 @@ func TestSynFlood(t *testing.T) {
 			require.Eventually(t, func() bool { return table().Arrived >= floodSize && table().Queued == 0 }, 20*time.Second, time.Millisecond)
 			st, _ := r.s.Door(80)
 			require.LessOrEqual(t, st.HighHalfOpen, 65)
-			require.LessOrEqual(t, r.endpoints(), 65+10+10+4)
+			// Netstack lets those go that ended of old age a moment after the door did.
+			require.Eventually(t, func() bool { return r.endpoints() <= 65+10+10+4 }, 10*time.Second, time.Millisecond)
 			if c != demux.CookiesNever {
 				require.Eventually(t, func() bool { st, _ := r.s.Door(80); return st.Waiting == 10 && st.Reserved == 0 }, 5*time.Second, time.Millisecond, "%+v", st)
 			} else {

@@ -17,9 +17,10 @@ import (
 // it. A packet to the host itself goes back into demux as kind self-test. Nothing
 // is dropped unseen: what the device refuses is counted in Out.
 type link struct {
-	s   *Stack
-	up  atomic.Pointer[netstack.NetworkDispatcher]
-	out counters
+	s    *Stack
+	up   atomic.Pointer[netstack.NetworkDispatcher]
+	out  counters
+	outq outq
 }
 
 // zeroOffload is of a complete packet.
@@ -27,7 +28,7 @@ var zeroOffload tun.Offload
 
 // counters are of the way out, in frames as handed to the device.
 type counters struct {
-	sent, bytes, looped, refused, closed atomic.Uint64
+	sent, bytes, looped, full, refused, closed atomic.Uint64
 }
 
 // Out is what left the host.
@@ -35,6 +36,7 @@ type Out struct {
 	Sent    uint64 // frames the device took; a super-packet counts once
 	Bytes   uint64 // of those
 	Looped  uint64 // packets of the host to itself
+	Full    uint64 // device-full: answers of a reader that found the device and the queue before it full
 	Refused uint64 // frames the device would not take (too long, interface down)
 	Closed  uint64 // frames written after the device was closed
 }
@@ -42,10 +44,10 @@ type Out struct {
 // Out is a snapshot of what left the host.
 func (s *Stack) Out() Out {
 	c := &s.link.out
-	return Out{c.sent.Load(), c.bytes.Load(), c.looped.Load(), c.refused.Load(), c.closed.Load()}
+	return Out{c.sent.Load(), c.bytes.Load(), c.looped.Load(), c.full.Load(), c.refused.Load(), c.closed.Load()}
 }
 
-func newLink(s *Stack) *link { return &link{s: s} }
+func newLink(s *Stack) *link { return &link{s: s, outq: outq{wake: make(chan struct{}, 1)}} }
 
 func (l *link) dispatcher() netstack.NetworkDispatcher {
 	if d := l.up.Load(); d != nil {
@@ -100,7 +102,8 @@ func offload(pkt *netstack.PacketBuffer) (o tun.Offload) {
 	return o
 }
 
-// write sends one frame in pieces to the device, or back to the host itself.
+// write sends one frame in pieces to the device, or back to the host itself. Who may
+// not wait sends complete frames only.
 func (l *link) write(pieces [][]byte, o tun.Offload, from demux.Origin, wait bool) tcpip.Error {
 	if l.loops(pieces[0]) {
 		l.loop(pieces, o)
@@ -115,8 +118,16 @@ func (l *link) write(pieces [][]byte, o tun.Offload, from demux.Origin, wait boo
 		size += len(b)
 	}
 	l.s.leaves(pieces, size, o, from) // before the answer to it can come
+	if !wait {
+		return l.offer(q, pieces, size)
+	}
 	out := [1]tun.Out{{Pieces: pieces, Offload: o}}
-	n, err := l.s.dev.Write(q, out[:], wait)
+	n, err := l.s.dev.Write(q, out[:], true)
+	return l.wrote(n, size, err)
+}
+
+// wrote counts what became of one frame.
+func (l *link) wrote(n, size int, err error) tcpip.Error {
 	if n == 1 {
 		l.out.sent.Add(1)
 		l.out.bytes.Add(uint64(size))

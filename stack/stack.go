@@ -9,7 +9,7 @@
 // Goroutines, all started by Run and waited for by it: one reader per device queue,
 // GOMAXPROCS workers, one that drains netstack's accept lists into ours (listen.go),
 // one that releases ports whose last connection has ended (reap.go), one that settles
-// the doors' doubts (door.go).
+// the doors' doubts (door.go), one that writes what readers could not (outq.go).
 //
 // Stop order: the device is closed first, which frees every waiting read and write;
 // then netstack is destroyed and waited for; then the workers end.
@@ -201,6 +201,7 @@ func (s *Stack) Run(ctx context.Context) error {
 	rest.Go(s.drainLoop)
 	rest.Go(s.reap.loop)
 	rest.Go(s.doorLoop)
+	rest.Go(s.link.writeQueued)
 
 	<-ctx.Done()
 	s.closeOnce.Do(func() { close(s.closing) })

@@ -152,6 +152,9 @@ func (c *fatesCmd) table(w io.Writer, l *fatesLine) error {
 		fmt.Fprintf(&b, "device: %d frames in, %d lost before the host (the kernel's queue was full), %d errors; %d out, %d lost, %d errors\n",
 			d.InPackets, d.InDropped, d.InErrors, d.OutPackets, d.OutDropped, d.OutErrors)
 	}
+	if o := l.Out; o != nil {
+		fmt.Fprintf(&b, "out: %d frames sent, %d lost as device-full, %d refused by the device\n", o.Sent, o.DeviceFull, o.Refused)
+	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }

@@ -198,9 +198,9 @@ func TestStalledReaderEnds(t *testing.T) {
 
 // A client that takes a little all the time may take as long as it likes.
 func TestSlowReaderGoesOn(t *testing.T) {
-	w := start(t, func(_ *services.Env, cfg *Config) { cfg.WriteTimeout = 400 * time.Millisecond })
+	w := start(t, func(_ *services.Env, cfg *Config) { cfg.WriteTimeout = 1500 * time.Millisecond })
 	c := w.dial(t)
-	const size = 32 << 20 // more than the kernel buffers between the two
+	const size = 48 << 20 // more than the kernel buffers between the two
 	fmt.Fprintf(c, "GET /blob/%d HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", size)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
@@ -208,7 +208,7 @@ func TestSlowReaderGoesOn(t *testing.T) {
 	resp, err := http.ReadResponse(br, nil)
 	require.NoError(t, err)
 	var got int64
-	for range 100 { // a second at 64 KiB per tick, then the rest at once
+	for range 300 { // three seconds at 64 KiB per tick, then the rest at once
 		n, err := io.CopyN(io.Discard, resp.Body, 64<<10)
 		require.NoError(t, err)
 		got += n

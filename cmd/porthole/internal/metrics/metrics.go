@@ -87,6 +87,9 @@ var (
 	acceptLimit   = gauge("port_accept_queue_limit_connections", "Connections that the accept queue holds; one more may be.", "port", "service")
 	acceptHigh    = gauge("port_accept_queue_high_connections", "Most connections in the accept queue at once.", "port", "service")
 
+	outSent = counter("out_frames_total", "Frames that the host sent; a super-packet counts once.")
+	outLost = counter("out_lost_frames_total", "Frames of the host that never left: its device was full, or refused them, or was closed.", "reason")
+
 	deviceInPackets  = counter("device_in_packets_total", "Frames that the kernel handed to the host.")
 	deviceInBytes    = counter("device_in_bytes_total", "Bytes of those.")
 	deviceInDropped  = counter("device_in_dropped_packets_total", "Frames that the kernel lost before the host: its own queue was full.")
@@ -134,6 +137,12 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		}
 	}
 	put(hidden, float64(left))
+	if o := l.Out; o != nil {
+		put(outSent, float64(o.Sent))
+		put(outLost, float64(o.DeviceFull), "device-full")
+		put(outLost, float64(o.Refused), "refused")
+		put(outLost, float64(o.Closed), "closed")
+	}
 	if d := l.Device; d != nil {
 		put(deviceInPackets, float64(d.InPackets))
 		put(deviceInBytes, float64(d.InBytes))
