@@ -39,6 +39,7 @@ type cli struct {
 	Doctor  doctorCmd  `cmd:"" help:"Say what this machine lacks and the command that mends it."`
 	Client  clientCmd  `cmd:"" help:"Clients that other machines do not have."`
 	Version versionCmd `cmd:"" help:"Print the version."`
+	Lab     labCmd     `cmd:"" help:"Experiments that show how ports, handshakes and queue sizes behave."`
 	Inside  insideCmd  `cmd:"" hidden:""`
 }
 

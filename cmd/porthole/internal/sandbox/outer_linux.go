@@ -40,6 +40,9 @@ func Run(o Options) (code int, err error) {
 
 	cmd := o.inner(r)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	if o.Out != nil {
+		cmd.Stdout = o.Out
+	}
 	err = cmd.Start()
 	_ = r.Close()
 	if err != nil {

@@ -27,13 +27,17 @@
 // machine's own interfaces; ip and ss ask the kernel and show the private ones.
 package sandbox
 
-import "net/netip"
+import (
+	"net/netip"
+	"os"
+)
 
 // Options say what to run inside.
 type Options struct {
 	Args    []string // of this program, such as "inside"
 	Payload []byte   // for the inner process: Inside.Payload
 	Root    bool     // uid 0 inside
+	Out     *os.File // standard output of the inner process; nil is the caller's own
 }
 
 // Resolver is what resolv.conf says inside.
