@@ -100,7 +100,7 @@ func (h *Host) mayHave(p services.Port, s Settings) error {
 func (h *Host) settingsOf(p services.Port) Settings {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.changed[p].over(h.cfg.Ports[p].over(defaults(p))).split()
+	return h.changed[p].over(h.cfg.Ports[p].over(defaults(p))).effective()
 }
 
 // apply makes a bound port what its settings say. It touches what differs only: a
@@ -108,8 +108,14 @@ func (h *Host) settingsOf(p services.Port) Settings {
 func (h *Host) apply(p services.Port) error {
 	want := h.settingsOf(p)
 	line, tcp := demuxPort(p), p.Proto == "tcp"
-	if lim := want.limits(); h.table.Port(line).Limits != lim {
+	is := h.table.Port(line)
+	if lim := want.limits(); is.Limits != lim {
 		if err := h.table.SetLimits(line, lim); err != nil {
+			return err
+		}
+	}
+	if pol := want.policy(); !tcp && is.Policy != pol {
+		if err := h.table.SetPolicy(line, pol); err != nil {
 			return err
 		}
 	}

@@ -141,7 +141,7 @@ func Fates() []FateInfo {
 type Event struct {
 	Seq   uint64    `json:"seq"` // from 1, without gaps
 	At    time.Time `json:"at"`
-	Type  string    `json:"type"`           // bound, released, limits-set, queue-filled, settings-set, reloaded
+	Type  string    `json:"type"`           // bound, released, limits-set, queue-filled, queue-standing, policy-set, settings-set, reloaded
 	Port  string    `json:"port,omitempty"` // or the lane
 	Fate  string    `json:"fate,omitempty"` // of the first packet that a full queue refused
 	Count uint64    `json:"count,omitempty"`

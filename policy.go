@@ -1,7 +1,33 @@
 package porthole
 
-// PolicyTailDrop loses the newest packet when a queue is full; it is the default.
-const PolicyTailDrop = "tail-drop"
+import (
+	"time"
 
-// Policies lists what Settings.Policy may be: what a full queue loses.
-func Policies() []string { return []string{PolicyTailDrop} }
+	"porthole/demux"
+)
+
+// What Settings.Policy may be: what a UDP port's queue loses.
+const (
+	PolicyTailDrop = "tail-drop" // the newest, when it is full; the default
+	PolicyHeadDrop = "head-drop" // the oldest, when it is full
+	PolicyCoDel    = "codel"     // who waited too long, while all do (RFC 8289)
+)
+
+// Policies lists them.
+func Policies() []string {
+	var names []string
+	for _, d := range demux.Disciplines() {
+		names = append(names, d.String())
+	}
+	return names
+}
+
+// policy is the part of complete settings that the queue's owner takes.
+func (s *Settings) policy() demux.Policy {
+	d, _ := demux.ParseDiscipline(s.Policy)
+	p := demux.Policy{Discipline: d}
+	if d == demux.CoDel {
+		p.Target, p.Interval = time.Duration(*s.CodelTarget), time.Duration(*s.CodelInterval)
+	}
+	return p
+}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"porthole/demux"
 	"porthole/services"
@@ -23,17 +24,19 @@ import (
 // The text form is one line, `queue=64 service-delay=exp(10ms)`: what `porthole set`
 // takes, what the configuration holds, what ParseSettings reads.
 type Settings struct {
-	Queue         *int   `json:"queue,omitempty"`             // packets that the port's queue holds
-	QueueBytes    *int64 `json:"queue_bytes,omitempty"`       // of charge that it holds
-	Policy        string `json:"policy,omitempty"`            // what a queue loses: PolicyTailDrop...
-	Backlog       *int   `json:"backlog,omitempty"`           // SYN queue and accept queue at once, as listen(2)
-	SynQueue      *int   `json:"syn_queue,omitempty"`         // half-open connections: this many and one more
-	AcceptQueue   *int   `json:"accept_queue,omitempty"`      // connections that wait: this many and one more
-	SynCookies    string `json:"syn_cookies,omitempty"`       // "auto", "never" or "always"
-	Abort         *bool  `json:"abort_on_overflow,omitempty"` // RST instead of silence when the accept queue is full
-	ReceiveBuffer *int64 `json:"receive_buffer,omitempty"`    // bytes of each TCP connection; 0: auto-tuned
-	ServiceDelay  *Delay `json:"service_delay,omitempty"`     // before each accept or datagram
-	Accept        string `json:"accept,omitempty"`            // "normal"; "never" serves nobody
+	Queue         *int      `json:"queue,omitempty"`             // packets that the port's queue holds
+	QueueBytes    *int64    `json:"queue_bytes,omitempty"`       // of charge that it holds
+	Policy        string    `json:"policy,omitempty"`            // what a queue loses: PolicyTailDrop...
+	CodelTarget   *Duration `json:"codel_target,omitempty"`      // wait that CoDel tolerates for good
+	CodelInterval *Duration `json:"codel_interval,omitempty"`    // how long it gives a queue to come below that
+	Backlog       *int      `json:"backlog,omitempty"`           // SYN queue and accept queue at once, as listen(2)
+	SynQueue      *int      `json:"syn_queue,omitempty"`         // half-open connections: this many and one more
+	AcceptQueue   *int      `json:"accept_queue,omitempty"`      // connections that wait: this many and one more
+	SynCookies    string    `json:"syn_cookies,omitempty"`       // "auto", "never" or "always"
+	Abort         *bool     `json:"abort_on_overflow,omitempty"` // RST instead of silence when the accept queue is full
+	ReceiveBuffer *int64    `json:"receive_buffer,omitempty"`    // bytes of each TCP connection; 0: auto-tuned
+	ServiceDelay  *Delay    `json:"service_delay,omitempty"`     // before each accept or datagram
+	Accept        string    `json:"accept,omitempty"`            // "normal"; "never" serves nobody
 }
 
 // The bounds of Settings. Queue is what the host's packet memory holds in all;
@@ -45,8 +48,25 @@ const (
 	maxBacklog     = 65535
 	minReceive     = 4 << 10
 	maxReceive     = 4 << 20
+	minCodel       = time.Microsecond
+	maxCodel       = time.Minute
 	maxSettingText = 1024 // bytes of a text form
 )
+
+// Duration is a time.Duration that is text in JSON: "5ms".
+type Duration time.Duration
+
+func (d Duration) String() string { return time.Duration(d).String() }
+
+// MarshalText gives the text form.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText takes it.
+func (d *Duration) UnmarshalText(b []byte) error {
+	p, err := time.ParseDuration(string(b))
+	*d = Duration(p)
+	return err
+}
 
 // Delay is how long a service works before it takes its next connection or
 // datagram: "2s", "fixed(1ms)" or "exp(10ms)".
@@ -67,21 +87,23 @@ func (d *Delay) UnmarshalText(b []byte) error {
 // setting is one key of the text form.
 type setting struct {
 	name  string
-	tcp   bool // means something on TCP ports only
+	proto string // "tcp" or "udp": means something on those ports only
 	parse func(s *Settings, value string) error
 	text  func(s *Settings) string // "" when nothing is said
 }
 
 // settings is the text form, in the order in which it is printed.
 var settings = []setting{
-	count("queue", false, 1, maxQueue, "packets", func(s *Settings) **int { return &s.Queue }),
-	size("queue-bytes", false, minQueueBytes, maxQueueBytes, "", func(s *Settings) **int64 { return &s.QueueBytes }),
-	word("policy", false, Policies(), func(s *Settings) *string { return &s.Policy }),
-	count("backlog", true, 0, maxBacklog, "connections", func(s *Settings) **int { return &s.Backlog }),
-	count("syn-queue", true, 0, maxBacklog, "half-open connections", func(s *Settings) **int { return &s.SynQueue }),
-	count("accept-queue", true, 0, maxBacklog, "connections", func(s *Settings) **int { return &s.AcceptQueue }),
-	word("syn-cookies", true, []string{"auto", "never", "always"}, func(s *Settings) *string { return &s.SynCookies }),
-	{"abort-on-overflow", true, func(s *Settings, v string) error {
+	count("queue", "", 1, maxQueue, "packets", func(s *Settings) **int { return &s.Queue }),
+	size("queue-bytes", "", minQueueBytes, maxQueueBytes, "", func(s *Settings) **int64 { return &s.QueueBytes }),
+	word("policy", "", Policies(), func(s *Settings) *string { return &s.Policy }),
+	period("codel-target", "udp", minCodel, maxCodel, func(s *Settings) **Duration { return &s.CodelTarget }),
+	period("codel-interval", "udp", minCodel, maxCodel, func(s *Settings) **Duration { return &s.CodelInterval }),
+	count("backlog", "tcp", 0, maxBacklog, "connections", func(s *Settings) **int { return &s.Backlog }),
+	count("syn-queue", "tcp", 0, maxBacklog, "half-open connections", func(s *Settings) **int { return &s.SynQueue }),
+	count("accept-queue", "tcp", 0, maxBacklog, "connections", func(s *Settings) **int { return &s.AcceptQueue }),
+	word("syn-cookies", "tcp", []string{"auto", "never", "always"}, func(s *Settings) *string { return &s.SynCookies }),
+	{"abort-on-overflow", "tcp", func(s *Settings, v string) error {
 		b := v == "true"
 		s.Abort = &b
 		if !b && v != "false" {
@@ -94,8 +116,8 @@ var settings = []setting{
 		}
 		return strconv.FormatBool(*s.Abort)
 	}},
-	size("receive-buffer", true, minReceive, maxReceive, "auto", func(s *Settings) **int64 { return &s.ReceiveBuffer }),
-	{"service-delay", false, func(s *Settings, v string) error {
+	size("receive-buffer", "tcp", minReceive, maxReceive, "auto", func(s *Settings) **int64 { return &s.ReceiveBuffer }),
+	{"service-delay", "", func(s *Settings, v string) error {
 		s.ServiceDelay = new(Delay)
 		if s.ServiceDelay.UnmarshalText([]byte(v)) != nil {
 			return fmt.Errorf("%q is no delay of 0 to 1h; want a duration such as 2s, fixed(1ms) or exp(10ms)", v)
@@ -107,12 +129,12 @@ var settings = []setting{
 		}
 		return s.ServiceDelay.String()
 	}},
-	word("accept", false, []string{"normal", "never"}, func(s *Settings) *string { return &s.Accept }),
+	word("accept", "", []string{"normal", "never"}, func(s *Settings) *string { return &s.Accept }),
 }
 
 // count is a whole number of things.
-func count(name string, tcp bool, least, most int, unit string, at func(*Settings) **int) setting {
-	return setting{name, tcp, func(s *Settings, v string) error {
+func count(name, proto string, least, most int, unit string, at func(*Settings) **int) setting {
+	return setting{name, proto, func(s *Settings, v string) error {
 		n, err := strconv.Atoi(v)
 		if err != nil || n < least || n > most {
 			return fmt.Errorf("%q is not %d to %d %s", v, least, most, unit)
@@ -128,8 +150,8 @@ func count(name string, tcp bool, least, most int, unit string, at func(*Setting
 }
 
 // size is a number of bytes with its unit. zero, where it is not "", is the word for 0.
-func size(name string, tcp bool, least, most services.Size, zero string, at func(*Settings) **int64) setting {
-	return setting{name, tcp, func(s *Settings, v string) error {
+func size(name, proto string, least, most services.Size, zero string, at func(*Settings) **int64) setting {
+	return setting{name, proto, func(s *Settings, v string) error {
 		var n services.Size
 		or := ""
 		if zero != "" {
@@ -153,9 +175,26 @@ func size(name string, tcp bool, least, most services.Size, zero string, at func
 	}}
 }
 
+// period is a length of time.
+func period(name, proto string, least, most time.Duration, at func(*Settings) **Duration) setting {
+	return setting{name, proto, func(s *Settings, v string) error {
+		d, err := time.ParseDuration(v)
+		if err != nil || d < least || d > most {
+			return fmt.Errorf("%q is not %v to %v, such as 5ms", v, Duration(least), Duration(most))
+		}
+		*at(s) = (*Duration)(&d)
+		return nil
+	}, func(s *Settings) string {
+		if d := *at(s); d != nil {
+			return d.String()
+		}
+		return ""
+	}}
+}
+
 // word is one of a few.
-func word(name string, tcp bool, words []string, at func(*Settings) *string) setting {
-	return setting{name, tcp, func(s *Settings, v string) error {
+func word(name, proto string, words []string, at func(*Settings) *string) setting {
+	return setting{name, proto, func(s *Settings, v string) error {
 		if !slices.Contains(words, v) {
 			return fmt.Errorf("%q is none of %s", v, strings.Join(words, ", "))
 		}
@@ -246,8 +285,8 @@ func (s Settings) Check(p services.Port) error {
 		return err
 	}
 	for _, k := range settings {
-		if k.tcp && p.Proto != "tcp" && k.text(&s) != "" {
-			return fmt.Errorf("%s: is for TCP ports; %v is none", k.name, p)
+		if k.proto != "" && p.Proto != k.proto && k.text(&s) != "" {
+			return fmt.Errorf("%s: is for %s ports; %v is none", k.name, strings.ToUpper(k.proto), p)
 		}
 	}
 	if p.Proto == "tcp" && s.Policy != "" && s.Policy != PolicyTailDrop {
@@ -264,6 +303,8 @@ func (s Settings) over(base Settings) Settings {
 	}
 	lay(&base.Queue, s.Queue)
 	lay(&base.QueueBytes, s.QueueBytes)
+	lay(&base.CodelTarget, s.CodelTarget)
+	lay(&base.CodelInterval, s.CodelInterval)
 	lay(&base.Backlog, s.Backlog)
 	lay(&base.SynQueue, s.SynQueue)
 	lay(&base.AcceptQueue, s.AcceptQueue)
@@ -294,6 +335,8 @@ func defaults(p services.Port) Settings {
 		lim = demux.DefaultTCP
 		s.SynQueue, s.AcceptQueue = ptr(stack.DefaultBacklog), ptr(stack.DefaultBacklog)
 		s.SynCookies, s.Abort, s.ReceiveBuffer = "auto", ptr(false), ptr(int64(0))
+	} else {
+		s.CodelTarget, s.CodelInterval = ptr(Duration(demux.DefaultTarget)), ptr(Duration(demux.DefaultInterval))
 	}
 	s.Queue, s.QueueBytes = ptr(lim.Packets), ptr(int64(lim.Bytes))
 	return s
@@ -301,8 +344,12 @@ func defaults(p services.Port) Settings {
 
 func ptr[T any](v T) *T { return &v }
 
-// split gives the backlog to the queues that are not named one by one.
-func (s Settings) split() Settings {
+// effective gives the backlog to the queues that are not named one by one, and leaves
+// out what the policy has no use for.
+func (s Settings) effective() Settings {
+	if s.Policy != PolicyCoDel {
+		s.CodelTarget, s.CodelInterval = nil, nil
+	}
 	if b := s.Backlog; b != nil {
 		s.Backlog = nil
 		if s.SynQueue == nil {

@@ -22,6 +22,8 @@ func TestParseSettingsErrors(t *testing.T) {
 		{"queue-bytes=64kb", `queue-bytes: "64kb" is not 1KiB to 128MiB (bytes, or with a unit KiB or MiB)`},
 		{"queue-bytes=512", `queue-bytes: "512" is not 1KiB to 128MiB (bytes, or with a unit KiB or MiB)`},
 		{"policy=fast", `policy: "fast" is none of ` + strings.Join(porthole.Policies(), ", ")},
+		{"codel-target=5", `codel-target: "5" is not 1µs to 1m0s, such as 5ms`},
+		{"codel-interval=2m", `codel-interval: "2m" is not 1µs to 1m0s, such as 5ms`},
 		{"backlog=-1", `backlog: "-1" is not 0 to 65535 connections`},
 		{"syn-queue=x", `syn-queue: "x" is not 0 to 65535 half-open connections`},
 		{"accept-queue=65536", `accept-queue: "65536" is not 0 to 65535 connections`},
@@ -31,7 +33,7 @@ func TestParseSettingsErrors(t *testing.T) {
 		{"service-delay=2", `service-delay: "2" is no delay of 0 to 1h; want a duration such as 2s, fixed(1ms) or exp(10ms)`},
 		{"service-delay=2h", `service-delay: "2h" is no delay of 0 to 1h; want a duration such as 2s, fixed(1ms) or exp(10ms)`},
 		{"accept=maybe", `accept: "maybe" is none of normal, never`},
-		{"quue=4", `no setting "quue"; there are queue, queue-bytes, policy, backlog, syn-queue, accept-queue, syn-cookies, abort-on-overflow, receive-buffer, service-delay, accept`},
+		{"quue=4", `no setting "quue"; there are queue, queue-bytes, policy, codel-target, codel-interval, backlog, syn-queue, accept-queue, syn-cookies, abort-on-overflow, receive-buffer, service-delay, accept`},
 		{"queue", "queue: no value; want queue=VALUE"},
 		{"queue=", `queue: "" is not 1 to 32768 packets`},
 		{"queue=1 queue=2", "queue: given twice"},
@@ -54,6 +56,7 @@ func TestParseSettings(t *testing.T) {
 		{"service-delay=fixed(1ms)", "service-delay=1ms"},
 		{"service-delay=exp(10ms)", "service-delay=exp(10ms)"},
 		{"service-delay=0", "service-delay=0"},
+		{"codel-interval=1s policy=codel codel-target=5000us", "policy=codel codel-target=5ms codel-interval=1s"},
 		{"abort-on-overflow=false syn-cookies=always policy=tail-drop", "policy=tail-drop syn-cookies=always abort-on-overflow=false"},
 	} {
 		s, err := porthole.ParseSettings(tt.in)
@@ -66,6 +69,11 @@ func TestSettingsOfAPort(t *testing.T) {
 	for _, tt := range []struct{ port, in, want string }{
 		{"80/tcp", "backlog=4 accept-queue=1 receive-buffer=8KiB", ""},
 		{"53/udp", "queue=64 service-delay=2s accept=never", ""},
+		{"53/udp", "policy=codel codel-target=1ms", ""},
+		{"53/udp", "policy=head-drop", ""},
+		{"80/tcp", "policy=tail-drop", ""},
+		{"80/tcp", "policy=codel", `policy: "codel" is for UDP ports; a TCP port's queue has tail-drop`},
+		{"80/tcp", "codel-interval=1s", "codel-interval: is for UDP ports; 80/tcp is none"},
 		{"53/udp", "syn-queue=4", "syn-queue: is for TCP ports; 53/udp is none"},
 		{"53/udp", "abort-on-overflow=false", "abort-on-overflow: is for TCP ports; 53/udp is none"},
 	} {
@@ -105,6 +113,14 @@ func anySettings() *rapid.Generator[porthole.Settings] {
 		s.Backlog, s.SynQueue, s.AcceptQueue = count(0, 65535), count(0, 65535), count(0, 65535)
 		s.ReceiveBuffer = size(4096, 4<<20)
 		s.Policy, s.SynCookies, s.Accept = word(porthole.Policies()...), word("auto", "never", "always"), word("normal", "never")
+		period := func() *porthole.Duration {
+			if !maybe(t, "has") {
+				return nil
+			}
+			d := porthole.Duration(rapid.Int64Range(1000, int64(time.Minute)).Draw(t, "period"))
+			return &d
+		}
+		s.CodelTarget, s.CodelInterval = period(), period()
 		if maybe(t, "abort") {
 			b := maybe(t, "on")
 			s.Abort = &b
@@ -144,7 +160,7 @@ func TestSettingsJSON(t *testing.T) {
 func FuzzParseSettings(f *testing.F) {
 	for _, s := range []string{
 		"queue=64 queue-bytes=256KiB syn-queue=8 accept-queue=1 backlog=9 receive-buffer=64KiB service-delay=2s accept=never syn-cookies=never abort-on-overflow=true policy=tail-drop",
-		"queue=-1", "queue=1 queue=2", "=", "service-delay=exp(", "service-delay=exp(1h)", "receive-buffer=auto", "queue-bytes=9223372036854775807GiB",
+		"policy=codel codel-target=1ms codel-interval=1m", "queue=-1", "queue=1 queue=2", "=", "service-delay=exp(", "service-delay=exp(1h)", "receive-buffer=auto", "queue-bytes=9223372036854775807GiB",
 	} {
 		f.Add(s)
 	}
@@ -160,8 +176,9 @@ func FuzzParseSettings(f *testing.F) {
 		if err != nil || again.String() != s.String() {
 			t.Fatalf("%q gave %q, which gave %q, %v", in, s, again, err)
 		}
-		if s.Check(services.TCP(80)) != nil {
-			t.Fatalf("%q is right, and not for 80/tcp", in)
+		if tcp, udp := s.Check(services.TCP(80)), s.Check(services.UDP(53)); tcp != nil && udp != nil &&
+			!(strings.Contains(tcp.Error(), "is for UDP ports") && strings.Contains(udp.Error(), "is for TCP ports")) {
+			t.Fatalf("%q is right, and for no port: %v; %v", in, tcp, udp)
 		}
 	})
 }

@@ -27,7 +27,7 @@ func (h *Host) listen(port uint16, owner string) (*stack.Listener, error) {
 // listenPacket binds a UDP port likewise.
 func (h *Host) listenPacket(port uint16, owner string) (*stack.PacketConn, error) {
 	s := h.settingsOf(services.UDP(port))
-	pc, err := h.stack.ListenPacket(port, stack.PacketConfig{Owner: owner, Limits: s.limits()})
+	pc, err := h.stack.ListenPacket(port, stack.PacketConfig{Owner: owner, Limits: s.limits(), Policy: s.policy()})
 	if err != nil {
 		return nil, err
 	}

@@ -70,7 +70,7 @@ func (t *Table) pullLocked(p Port, l *line, co *cold, now int64, lost *chain) re
 	if !c.dropping {
 		if drop {
 			depth := l.n + 1
-			t.loseLocked(p, l, co, r, lost)
+			t.loseLocked(p, l, co, r, lost, now)
 			r, _ = t.judgeLocked(l, c, now)
 			if c.begin(now) {
 				t.log.Add(Event{Type: QueueStands, Port: p, Fate: CoDelDropped, Count: uint64(depth)})
@@ -80,7 +80,7 @@ func (t *Table) pullLocked(p Port, l *line, co *cold, now int64, lost *chain) re
 	}
 	c.dropping = drop
 	for c.dropping && now >= c.next {
-		t.loseLocked(p, l, co, r, lost)
+		t.loseLocked(p, l, co, r, lost, now)
 		c.count++
 		if r, c.dropping = t.judgeLocked(l, c, now); c.dropping {
 			c.next = c.after(c.next)
@@ -96,8 +96,8 @@ func (t *Table) judgeLocked(l *line, c *codel, now int64) (r ref, drop bool) {
 }
 
 // loseLocked drops a packet that was just taken.
-func (t *Table) loseLocked(p Port, l *line, co *cold, r ref, lost *chain) {
-	t.lostLocked(p, l, co, r, CoDelDropped)
+func (t *Table) loseLocked(p Port, l *line, co *cold, r ref, lost *chain, now int64) {
+	t.lostLocked(p, l, co, r, CoDelDropped, now)
 	if lost.last.s == nil {
 		lost.first = r.h
 	} else {
@@ -107,9 +107,9 @@ func (t *Table) loseLocked(p Port, l *line, co *cold, r ref, lost *chain) {
 	lost.n++
 }
 
-// popCodel is PopAll of a queue under CoDel, which unlocks it. Each packet is judged
-// as if it were taken alone.
-func (t *Table) popCodel(p Port, l *line, dst []Packet) (n int) {
+// popCodelLocked is PopAll of a queue under CoDel: each packet is judged as if it were
+// taken alone.
+func (t *Table) popCodelLocked(p Port, l *line, dst []Packet) (n int) {
 	co, now := t.cold[p].Load(), t.now()
 	var lost chain
 	for n < len(dst) && l.n > 0 {
@@ -117,11 +117,6 @@ func (t *Table) popCodel(p Port, l *line, dst []Packet) (n int) {
 		dst[n] = t.packet(r.h, r.s)
 		n++
 	}
-	l.passed += uint64(n)
-	if st := l.state.Load(); st&full != 0 && l.roomy() {
-		l.state.Store(st &^ full)
-	}
-	l.mu.Unlock()
 	t.pool.give(lost.first, lost.last.s, int(lost.n))
 	return n
 }

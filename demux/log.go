@@ -22,7 +22,7 @@ const (
 )
 
 func (e EventType) String() string {
-	return [...]string{"bound", "released", "limits-set", "queue-filled", "queue-stands", "policy-set", "settings-set", "reloaded"}[e]
+	return [...]string{"bound", "released", "limits-set", "queue-filled", "queue-standing", "policy-set", "settings-set", "reloaded"}[e]
 }
 
 // Event is one entry of the log.

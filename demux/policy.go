@@ -149,7 +149,7 @@ func (in *Ingress) makeRoom(p Port, l *line, r ref) bool {
 	}
 	for l.n > 0 && (l.n >= most || l.bytes+charge > l.maxBytes) {
 		old := l.popLocked(t.pool)
-		t.lostLocked(p, l, co, old, HeadDropped)
+		t.lostLocked(p, l, co, old, HeadDropped, r.s.at)
 		if st := l.state.Load(); st&full == 0 {
 			l.state.Store(st | full)
 			t.log.Add(Event{Type: QueueFilled, Port: p, Fate: HeadDropped, Count: uint64(l.n) + 1})
@@ -166,8 +166,11 @@ func (in *Ingress) makeRoom(p Port, l *line, r ref) bool {
 
 // lostLocked gives a packet that was just taken out of a queue a dropping fate, and
 // lets go of its tail.
-func (t *Table) lostLocked(p Port, l *line, co *cold, r ref, f Fate) {
+func (t *Table) lostLocked(p Port, l *line, co *cold, r ref, f Fate, now int64) {
 	co.fates[f]++
+	if w := t.watch.Load(); w != nil {
+		w.In(t.packet(r.h, r.s), Sight{Line: p, Fate: f, Now: now})
+	}
 	if t.tap != nil {
 		t.tap(p, t.packet(r.h, r.s), f, l.n+1, l.maxN, l.bytes+r.s.charge, l.maxBytes)
 	}

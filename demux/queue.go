@@ -67,8 +67,23 @@ func (t *Table) PopAll(p Port, dst []Packet) (n int, err error) {
 		return 0, nil
 	}
 	if st&coDel != 0 {
-		return t.popCodel(p, l, dst), nil
+		n = t.popCodelLocked(p, l, dst)
+	} else {
+		n = t.popRunLocked(l, dst)
 	}
+	l.passed += uint64(n)
+	if st&full != 0 && l.roomy() {
+		l.state.Store(st &^ full)
+	}
+	l.mu.Unlock()
+	if w := t.watch.Load(); w != nil {
+		w.saw(t, p, ToService, dst[:n])
+	}
+	return n, nil
+}
+
+// popRunLocked takes the oldest packets, up to len(dst).
+func (t *Table) popRunLocked(l *line, dst []Packet) (n int) {
 	h, charged, w := l.head, uint32(0), walk{p: t.pool}
 	for n < len(dst) && h != 0 {
 		s := w.slot(h)
@@ -82,15 +97,7 @@ func (t *Table) PopAll(p Port, dst []Packet) (n int, err error) {
 	}
 	l.n -= uint32(n)
 	l.bytes -= charged
-	l.passed += uint64(n)
-	if st&full != 0 && l.roomy() {
-		l.state.Store(st &^ full)
-	}
-	l.mu.Unlock()
-	if w := t.watch.Load(); w != nil {
-		w.saw(t, p, ToService, dst[:n])
-	}
-	return n, nil
+	return n
 }
 
 // Wake is a channel with one token: received, it means "look again". A batch that

@@ -53,6 +53,24 @@ func TestWatcher(t *testing.T) {
 		"80/tcp 6 host-stopped found 1 waited 15",
 	}, got)
 
+	got = nil
+	require.NoError(t, r.t.Bind(dns, Config{Socket: true, Limits: Limits{Packets: 3}, Policy: Policy{Discipline: HeadDrop}}))
+	r.send(datagram(1), datagram(2), datagram(3))
+	now = 30
+	r.send(datagram(4))
+	require.NoError(t, r.t.SetPolicy(dns, Policy{CoDel, 5, 10}))
+	for now = 35; now <= 45; now += 10 {
+		p, _, _ := r.t.Pop(dns)
+		r.t.Free(p)
+		r.send(datagram(uint32(now)))
+	}
+	require.Equal(t, []string{
+		"53/udp 1 head-drop found 0 waited 10",
+		"53/udp 2 to-service found 1 waited 15",
+		"53/udp 3 codel-drop found 2 waited 25",
+		"53/udp 4 to-service found 2 waited 15",
+	}, got)
+
 	r.t.SetWatcher(nil)
 	got = nil
 	r.send(broken)

@@ -36,6 +36,7 @@ const (
 type PacketConfig struct {
 	Owner  string
 	Limits demux.Limits // of the port's queue, which is the socket's receive queue
+	Policy demux.Policy
 }
 
 // PacketConn is a UDP port on all of the host's addresses. ReadFrom takes packets
@@ -101,7 +102,7 @@ func (pc *PacketConn) id() netstack.TransportEndpointID {
 }
 
 func (s *Stack) bindUDP(port uint16, c PacketConfig) (demux.Port, error) {
-	conf := demux.Config{Owner: c.Owner, Limits: c.Limits, Socket: true}
+	conf := demux.Config{Owner: c.Owner, Limits: c.Limits, Policy: c.Policy, Socket: true}
 	if port != 0 {
 		return demux.UDPPort(port), s.table.Bind(demux.UDPPort(port), conf)
 	}

@@ -18,7 +18,7 @@ type setCmd struct {
 // Help is shown under `porthole set --help`.
 func (setCmd) Help() string {
 	return "Every key can change while packets and connections wait; nothing that waits is thrown away. All of the keys take effect or none.\n\n" +
-		"queue=N (packets), queue-bytes=SIZE, policy=" + strings.Join(porthole.Policies(), "|") + "; " +
+		"queue=N (packets), queue-bytes=SIZE, policy=" + strings.Join(porthole.Policies(), "|") + " (UDP; codel-target=5ms, codel-interval=100ms); " +
 		"for TCP: backlog=N (both of the next two), syn-queue=N, accept-queue=N, syn-cookies=auto|never|always, abort-on-overflow=true|false, receive-buffer=SIZE|auto; " +
 		"service-delay=2s|fixed(1ms)|exp(10ms) before each accept or datagram, accept=never|normal.\n\n" +
 		"Example: porthole set 80/tcp accept-queue=1 service-delay=2s"
