@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"porthole/demux"
+	"porthole/demux/capture"
 	"porthole/demux/flow"
 	"porthole/services"
 	"porthole/services/all"
@@ -29,6 +30,7 @@ type Host struct {
 	table   *demux.Table
 	stack   *stack.Stack
 	flows   *flow.Table
+	capture *capture.Set
 	started time.Time
 	ready   chan struct{}
 
@@ -56,6 +58,10 @@ func New(cfg Config, dev tun.Device, log *slog.Logger) (*Host, error) {
 	}
 	h.table = demux.New(demux.Options{Now: h.now})
 	h.flows = flow.New(flow.Options{Start: h.started})
+	h.capture = capture.NewSet(capture.Config{
+		Table: h.table, Flows: h.flows, Start: h.started,
+		Device: h.facts.Name, Ethernet: len(h.facts.HW) > 0, App: "porthole " + Version,
+	})
 	sc := stack.Config{Device: dev, Table: h.table, Flows: h.flows, Now: h.now, Log: log}
 	for _, p := range []netip.Prefix{cfg.Link.Address, cfg.Link.Address6} {
 		if p.IsValid() {
@@ -79,6 +85,7 @@ func New(cfg Config, dev tun.Device, log *slog.Logger) (*Host, error) {
 func (h *Host) Run(ctx context.Context) error {
 	stackCtx, stopStack := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopStack()
+	defer h.capture.Close() // when the last packet has its fate
 	stackDone := make(chan error, 1)
 	go func() { stackDone <- h.stack.Run(stackCtx) }()
 

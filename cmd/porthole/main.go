@@ -30,6 +30,7 @@ type cli struct {
 	Fates   fatesCmd   `cmd:"" help:"Show what became of every packet, and that none is missing."`
 	Flows   flowsCmd   `cmd:"" help:"Show the conversations: what each met on its way, and when."`
 	Why     whyCmd     `cmd:"" help:"Explain what held a connection up, and what size would have been enough."`
+	Capture captureCmd `cmd:"" help:"Write packets with what became of them, for Wireshark and tshark."`
 	Open    openCmd    `cmd:"" help:"Run a service on one more port."`
 	Close   closeCmd   `cmd:"" help:"Close a port."`
 	Reload  reloadCmd  `cmd:"" help:"Make a running host take its changed configuration."`

@@ -230,6 +230,24 @@ func (t *Table) Get(now int64, id ID) (Flow, bool) {
 	return t.copy(now, at, id)
 }
 
+// IDOf names the conversation of a packet of time at; false when it is none, or has
+// made room for another one since. ip holds the addresses and i the ports.
+func (t *Table) IDOf(at int64, d Direction, ip []byte, i *packet.Info) (ID, bool) {
+	if t == nil || i.Version == 0 || i.Kind > packet.UDP {
+		return 0, false
+	}
+	k := keyOf(d, ip, i)
+	h := t.hash(&k)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	r, slot := t.search(h, &k)
+	if r == nil {
+		return 0, false
+	}
+	c := t.coldLocked(slot)
+	return c.id, c.born <= at
+}
+
 // copy takes a record out by value; false when it is another flow's by now.
 func (t *Table) copy(now int64, slot uint32, id ID) (Flow, bool) {
 	var buf [2 * Rungs]rung

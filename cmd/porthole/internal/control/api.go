@@ -31,6 +31,7 @@ type Host interface {
 	Open(ctx context.Context, p services.Port, service string) error
 	Close(services.Port) error
 	Timelines
+	Captures
 }
 
 // API is what a Server answers with.
@@ -96,6 +97,11 @@ func (a *API) Routes() []Route {
 		{"GET", "/v1/flows", a.flows},
 		{"GET", "/v1/flows/{id}", a.flow},
 		{"GET", "/v1/why", a.why},
+		{"POST", "/v1/captures", a.startCapture},
+		{"GET", "/v1/captures", a.captures},
+		{"GET", "/v1/captures/{id}", a.capture},
+		{"DELETE", "/v1/captures/{id}", a.stopCapture},
+		{"GET", "/v1/captures/{id}/stream", a.streamCapture},
 		{"GET", "/v1/config", a.config},
 		{"POST", "/v1/reload", a.reload},
 		{"GET", "/metrics", a.metrics},

@@ -88,6 +88,32 @@ func (*fakeHost) Why(of string) (porthole.Why, error) {
 	return porthole.Why{Port: of, Cause: "nothing", Text: "Nothing held it up."}, nil
 }
 
+func (*fakeHost) StartCapture(o porthole.CaptureOptions) (porthole.CaptureStatus, error) {
+	if err := o.Check(); err != nil {
+		return porthole.CaptureStatus{}, &porthole.Error{Kind: porthole.Invalid, Err: fmt.Errorf("capture: %w", err)}
+	}
+	return porthole.CaptureStatus{ID: "c1", Options: o, State: "recording"}, nil
+}
+
+func (*fakeHost) Captures() []porthole.CaptureStatus { return nil }
+
+func (*fakeHost) CaptureStatus(id string) (porthole.CaptureStatus, error) {
+	if id == "c9" {
+		return porthole.CaptureStatus{}, &porthole.Error{Kind: porthole.NotFound, Err: errors.New("capture c9: no such capture")}
+	}
+	return porthole.CaptureStatus{ID: id, State: "ended", Reason: "stopped", Written: 3}, nil
+}
+
+func (h *fakeHost) StopCapture(id string) (porthole.CaptureStatus, error) { return h.CaptureStatus(id) }
+
+func (h *fakeHost) StreamCapture(_ context.Context, id string, w io.Writer) error {
+	if _, err := h.CaptureStatus(id); err != nil {
+		return err
+	}
+	_, err := io.WriteString(w, "a file")
+	return err
+}
+
 func (*fakeHost) Config() porthole.Config { return porthole.DefaultConfig() }
 
 func (h *fakeHost) Set(p services.Port, s porthole.Settings) error {
@@ -185,7 +211,7 @@ func TestClientAndServer(t *testing.T) {
 	require.Equal(t, new(fakeHost).Health(), health)
 	err = c.call(t.Context(), "GET", "/v2", nil, &health)
 	require.EqualError(t, err, "no such path; there are /v1/health, /v1/ports, /v1/ports/{number}/{proto}, /v1/ports/{number}/{proto}/settings, "+
-		"/v1/ports/{number}/{proto}/open, /v1/ports/{number}/{proto}/close, /v1/fates, /v1/events, /v1/flows, /v1/flows/{id}, /v1/why, /v1/config, /v1/reload, /metrics, /v1/more")
+		"/v1/ports/{number}/{proto}/open, /v1/ports/{number}/{proto}/close, /v1/fates, /v1/events, /v1/flows, /v1/flows/{id}, /v1/why, /v1/captures, /v1/captures/{id}, /v1/captures/{id}/stream, /v1/config, /v1/reload, /metrics, /v1/more")
 
 	stop()
 	require.NoFileExists(t, s.Path())

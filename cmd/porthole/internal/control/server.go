@@ -109,7 +109,7 @@ func ListenFree(dir, name string) (*Server, string, error) {
 func (s *Server) Path() string { return s.path }
 
 // Serve answers until ctx ends, then closes and removes the socket. It returns
-// after the last answer has ended.
+// after the last answer has ended, or was cut off after lastWords.
 func (s *Server) Serve(ctx context.Context, api *API) error {
 	h := api.handler()
 	var answers sync.WaitGroup
@@ -136,15 +136,27 @@ func (s *Server) Serve(ctx context.Context, api *API) error {
 	case err = <-done:
 		running--
 	}
-	_ = srv.Close()
-	if loop != nil {
-		_ = loop.Close()
-	}
+	end(srv, loop)
 	for ; running > 0; running-- {
 		<-done
 	}
 	answers.Wait()
 	return errors.Join(err, s.Close())
+}
+
+// lastWords is how long answers under way may take when the host has ended: streams
+// know it at once, and a capture's has a file to end.
+const lastWords = 2 * time.Second
+
+func end(servers ...*http.Server) {
+	ctx, cancel := context.WithTimeout(context.Background(), lastWords)
+	defer cancel()
+	for _, s := range servers {
+		if s != nil {
+			_ = s.Shutdown(ctx)
+			_ = s.Close()
+		}
+	}
 }
 
 func newServer(ctx context.Context, h http.Handler) *http.Server {
