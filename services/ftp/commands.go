@@ -51,7 +51,7 @@ func init() {
 		// service (4.1.3)
 		"RETR": {"<SP> <pathname>", argPath, false, false, (*session).cmdRetr},
 		"STOR": {"<SP> <pathname>", argPath, false, true, (*session).cmdStor},
-		"STOU": {"", argNone, false, true, (*session).cmdStou},
+		"STOU": {"[<SP> <pathname>]", argPathOpt, false, true, (*session).cmdStou},
 		"APPE": {"<SP> <pathname>", argPath, false, true, (*session).cmdAppe},
 		"ALLO": {"<SP> <bytes> [R <SP> <bytes>]", argNeeded, false, false, (*session).cmdAllo},
 		"REST": {"<SP> <offset>", argNeeded, false, false, (*session).cmdRest},

@@ -94,19 +94,18 @@ func (s *session) dropData() {
 	}
 }
 
-// connector says how the next transfer gets its data connection; ready is whether
-// it is there already (125). A passive one serves once; PORT stays until replaced.
+// connector says how the next transfer gets its data connection. A passive one serves once; PORT stays until replaced.
 // It is nil when neither PORT nor PASV was given: the default data port of RFC 959
 // is the client's own control port, which no client listens on.
-func (s *session) connector() (connect func(context.Context) (net.Conn, error), ready bool) {
+func (s *session) connector() func(context.Context) (net.Conn, error) {
 	if p := s.passive; p != nil {
 		s.passive = nil
 		p.timer.Reset(s.cfg.DataConnectTimeout)
-		return p.connect, len(p.got) > 0
+		return p.connect
 	}
 	to := s.active
 	if !to.IsValid() {
-		return nil, false
+		return nil
 	}
 	return func(ctx context.Context) (net.Conn, error) {
 		ctx, cancel := context.WithTimeout(ctx, s.cfg.DataConnectTimeout)
@@ -116,7 +115,7 @@ func (s *session) connector() (connect func(context.Context) (net.Conn, error), 
 			conn, err = s.env.Net.Dial(ctx, "tcp", 0, to)
 		}
 		return conn, err
-	}, false
+	}
 }
 
 var errNobodyCame = errors.New("nobody connected in time")

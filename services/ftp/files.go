@@ -131,11 +131,32 @@ func (s *session) cmdAppe(arg string) {
 	s.upload("APPE", arg, 0, os.O_APPEND)
 }
 
-// cmdStou names the file in the 150 reply (RFC 1123, 4.1.2.9).
-func (s *session) cmdStou(string) {
+// cmdStou names the file in the 150 reply (RFC 1123, 4.1.2.9). Clients give the name
+// that they would like, which RFC 959 does not know: it is used when it is free.
+func (s *session) cmdStou(arg string) {
 	s.takeRest()
-	name := "ftp." + strings.ToLower(rand.Text()[:12])
+	name := arg
+	if name == "" {
+		name = "ftp." + strings.ToLower(rand.Text()[:12])
+	}
+	for i := 1; i < maxStou && !s.free(name); i++ {
+		name = fmt.Sprintf("%s.%d", arg, i)
+	}
 	s.upload("STOU", name, 0, os.O_EXCL)
+}
+
+// maxStou bounds the names that STOU tries.
+const maxStou = 1000
+
+// free reports whether nothing of this name is there; a name that is not allowed
+// is free: upload says what is wrong with it.
+func (s *session) free(name string) bool {
+	p, err := resolve(s.cwd, name)
+	if err != nil {
+		return true
+	}
+	_, err = s.acct.fs.Lstat(rel(p))
+	return err != nil
 }
 
 func (s *session) upload(verb, arg string, offset int64, flag int) {
@@ -169,7 +190,7 @@ func (s *session) upload(verb, arg string, offset int64, flag int) {
 	}
 	note := ""
 	if verb == "STOU" {
-		note = "FILE: " + strings.TrimPrefix(arg, "/")
+		note = "FILE: " + arg
 	}
 	ascii := s.ascii
 	room := int64(s.cfg.MaxFileSize) - size

@@ -136,10 +136,10 @@ func cause(err error) string {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return "no such file or directory"
+	case errors.Is(err, syscall.ENOTEMPTY): // which is an ErrExist, too
+		return "directory not empty"
 	case errors.Is(err, fs.ErrExist):
 		return "already exists"
-	case errors.Is(err, syscall.ENOTEMPTY):
-		return "directory not empty"
 	}
 	return err.Error()
 }

@@ -110,10 +110,10 @@ func (s *session) run() {
 	idle := time.NewTimer(s.patience())
 	defer idle.Stop()
 	for s.out.Flush() == nil && !s.quit {
-		if s.xfer == nil && len(s.pending) > 0 {
+		if len(s.pending) > 0 && (s.xfer == nil || isAbor(s.pending[0])) {
 			in := s.pending[0]
 			s.pending = s.pending[1:]
-			s.handle(in)
+			s.handle(in, true)
 			idle.Reset(s.patience())
 			continue
 		}
@@ -130,9 +130,13 @@ func (s *session) run() {
 		}
 		select {
 		case next := <-in:
-			s.handle(next)
+			s.handle(next, false)
 		case o := <-done:
-			s.finish(o)
+			if s.ctx.Err() != nil && o.code != 226 { // the stop ended it, and gets 421
+				s.finishQuietly(o)
+			} else {
+				s.finish(o)
+			}
 		case <-tooLong:
 			s.reply(421, "No command for too long; closing.")
 			s.quit = true
@@ -212,8 +216,9 @@ func (s *session) end() {
 	s.wg.Wait()
 }
 
-// handle takes one input. Nothing but QUIT outlives the client's end of stream.
-func (s *session) handle(in input) {
+// handle takes one input, from the client or, when its turn has come, from those
+// that waited. Nothing but QUIT outlives the client's end of stream.
+func (s *session) handle(in input, waited bool) {
 	switch {
 	case in.telnet != nil:
 		_, _ = s.out.Write(in.telnet)
@@ -234,7 +239,11 @@ func (s *session) handle(in input) {
 	verb, arg, ok := parseLine(in.line)
 	if s.xfer != nil {
 		switch {
-		case verb == "ABOR":
+		case verb == "ABOR" && (waited || len(s.pending) == 0):
+		case verb == "ABOR": // ends the transfer now, but is answered in its turn
+			s.xfer.cancel()
+			s.pending = append(s.pending, in)
+			return
 		case len(s.pending) == 0 && (verb == "NOOP" || verb == "STAT" && strings.TrimSpace(arg) == ""):
 		default:
 			s.pending = append(s.pending, in)
@@ -254,6 +263,11 @@ func (s *session) handle(in input) {
 	if s.last != 0 { // a transfer logs itself when it ends
 		s.access(requestText(in.line, verb), fmt.Sprint(s.last))
 	}
+}
+
+func isAbor(in input) bool {
+	verb, _, ok := parseLine(in.line)
+	return ok && verb == "ABOR"
 }
 
 func (s *session) queuedQuit() bool {

@@ -48,30 +48,27 @@ type dataError struct{ err error }
 func (e dataError) Error() string { return e.err.Error() }
 func (e dataError) Unwrap() error { return e.err }
 
-// begin replies 150 (125 when the data connection is there already) and moves in
-// a goroutine of its own. It closes with release in any case. note goes into the
+// begin replies 150 and moves in a goroutine of its own. A data connection that is
+// there already would allow 125, but clients look for the size in 150 alone. It closes with release in any case. note goes into the
 // reply; clients look there for "(N bytes)".
 func (s *session) begin(request, note string, size int64, move func(*transfer) error, release func() error) {
-	connect, ready := s.connector()
+	connect := s.connector()
 	if connect == nil {
 		_ = release()
 		s.reply(425, "No data connection is arranged; give EPSV, PASV, EPRT or PORT first.")
 		return
 	}
-	code, verb := 150, "Opening"
-	if ready {
-		code, verb = 125, "Using the open"
-	}
 	kind := "ASCII"
 	if !s.ascii {
 		kind = "BINARY"
 	}
-	if note == "" {
-		s.reply(code, "%s %s mode data connection.", verb, kind)
-	} else if note[0] == '(' {
-		s.reply(code, "%s %s mode data connection %s.", verb, kind, note)
-	} else {
-		s.reply(code, "%s", note)
+	switch {
+	case note == "":
+		s.reply(150, "Opening %s mode data connection.", kind)
+	case note[0] == '(':
+		s.reply(150, "Opening %s mode data connection %s.", kind, note)
+	default:
+		s.reply(150, "%s", note)
 	}
 	s.last = 0 // the outcome is what counts
 	ctx, cancel := context.WithCancel(s.ctx)

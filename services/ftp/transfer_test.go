@@ -53,6 +53,32 @@ func TestStou(t *testing.T) {
 	conn.Close()
 	c.want("226")
 	require.Equal(t, "unique", c.get("RETR "+name))
+
+	for _, want := range []string{"like", "like.1", "like.2"} { // what clients ask for
+		conn := c.passive()
+		require.Contains(t, c.do("STOU like", "150")+"\n", "FILE: "+want+"\n")
+		_, _ = io.WriteString(conn, want)
+		conn.Close()
+		c.want("226")
+	}
+	require.Equal(t, "like", c.get("RETR like"))
+	require.Equal(t, "like.2", c.get("RETR like.2"))
+}
+
+// Clients take the size of a download from 150, so that is what they get, whether
+// the data connection is there already or not.
+func TestMarkHasSize(t *testing.T) {
+	r := start(t, nil)
+	c := r.anonymous()
+	c.do("TYPE I", "200")
+	for range 5 {
+		conn := c.passive()
+		c.do("NOOP", "200")
+		require.Contains(t, c.do("RETR pub/1KiB.bin", "150"), "(1024 bytes)")
+		_, err := io.Copy(io.Discard, conn)
+		require.NoError(t, err)
+		c.want("226")
+	}
 }
 
 func TestASCII(t *testing.T) {
@@ -230,10 +256,21 @@ func TestAbort(t *testing.T) {
 		}
 		c.send(append(lines, "ABOR")...)
 		c.want("426")
-		c.want("226")
-		for range lines {
+		for range lines { // each reply in the order of its command
 			c.want("257")
 		}
+		c.want("226")
+	})
+	t.Run("pipelined behind the next transfer", func(t *testing.T) {
+		c := r.anonymous()
+		stalled(c)
+		c.send("EPSV", "LIST", "ABOR", "NOOP") // nobody connects for LIST
+		c.want("426")
+		c.want("229")
+		c.want("150")
+		c.want("426")
+		c.want("226")
+		c.want("200")
 	})
 }
 
