@@ -23,11 +23,12 @@ var imports = []struct {
 	may []string // a trailing / allows all below
 	why string
 }{
-	{dir: "tun", why: "a device knows nothing of ports"},
+	{dir: "impair", why: "rules of a bad link: the device, the port table and experiments drive them"},
+	{dir: "tun", may: []string{"impair", "demux/packet"}, why: "a device knows nothing of ports; a link rule cuts super-packets as the parser does"},
 	{dir: "demux/packet", why: "parsing is a function of bytes"},
 	{dir: "demux/flow", may: []string{"demux", "demux/packet"}, why: "timelines are derived from what demux saw"},
 	{dir: "demux/capture", may: []string{"demux", "demux/packet", "demux/flow"}, why: "a capture hangs on what demux saw"},
-	{dir: "demux", may: []string{"demux/packet"}, why: "ports and queues know neither device nor stack"},
+	{dir: "demux", may: []string{"demux/packet", "impair"}, why: "ports and queues know neither device nor stack"},
 	{dir: "stack/stacktest", may: []string{"stack", "demux", "tun"}, why: "the client's end is another stack"},
 	{dir: "stack", may: []string{"demux", "demux/packet", "demux/flow", "tun"}, why: "the stack stands between the port table and the device"},
 	{dir: "services", why: "the contract of services depends on nothing"},

@@ -1,12 +1,15 @@
 // Package tun moves raw IP packets (or Ethernet frames, on TAP) between a device
 // and the virtual host. It knows nothing of ports. Devices: the Linux TUN/TAP
 // device with segmentation and checksum offload, the portable one on
-// songgao/water, and Pipe, two joined devices in memory.
+// songgao/water, and Pipe, two joined devices in memory. Impair wraps any of them and
+// makes its link lose, delay, reorder, copy and corrupt packets, or slow.
 package tun
 
 import (
 	"errors"
 	"net"
+
+	"porthole/impair"
 )
 
 // HeadSize is the least room that each Frame.Head offers to Read. Frames up to
@@ -50,6 +53,11 @@ type Frame struct {
 	Head []byte
 	Tail []byte // the rest of a frame longer than the room in Head: a slice of the batch's tail buffer
 	Offload
+
+	// Fault is what a link rule did to the frame (see Impair), which only an impaired
+	// device sets: the reader offers it as zero. A frame that a rule has dropped is
+	// read nevertheless, so that it is counted where all others are.
+	Fault impair.Fault
 }
 
 // Out is one frame to write, in pieces that stay the caller's.
