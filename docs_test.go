@@ -36,7 +36,7 @@ Every frame that arrives has exactly one of these outcomes, counted at its port 
 		fmt.Fprintf(&b, "| `%v` | %s | %s | %s |\n", f, f.Doc(), lost, linux)
 	}
 	b.WriteString(`
-` + "`arrived`" + ` has kinds: ` + "`device`" + ` (read from the device; equal to the kernel's count of frames it handed to the interface), ` + "`reassembled`" + ` (put together from fragments that are counted themselves as to-reassembly), ` + "`self-test`" + ` (from the host to itself), ` + "`duplicated`" + ` (by an impairment rule).
+` + "`arrived`" + ` has kinds: ` + "`device`" + ` (read from the device; equal to the kernel's count of frames it handed to the interface), ` + "`reassembled`" + ` (put together from fragments that are counted themselves as to-reassembly), ` + "`self-test`" + ` (from the host to itself), ` + "`duplicated`" + ` (by an impairment rule), ` + "`segmented`" + ` (cut from a super-packet for an impairment rule; its first piece counts as device).
 
 Packets that belong to no bound port are counted at lanes, which are queues like any other: ` + "`closed`" + ` (ports that nobody has), ` + "`link`" + ` (ARP, neighbour discovery, packet too big), ` + "`icmp`" + ` (echo, fragments, other protocols), ` + "`host`" + ` (what gets its fate at once).
 `)

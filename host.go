@@ -24,7 +24,7 @@ const Version = "0.1.0"
 // Host is one virtual host: a device, a port table, a stack and its services.
 type Host struct {
 	cfg     Config
-	dev     tun.Device
+	link    *tun.Impaired
 	facts   tun.Facts
 	log     *slog.Logger
 	table   *demux.Table
@@ -52,17 +52,18 @@ func New(cfg Config, dev tun.Device, log *slog.Logger) (*Host, error) {
 		log = slog.New(slog.DiscardHandler)
 	}
 	h := &Host{
-		cfg: cfg, dev: dev, facts: dev.Facts(), log: log,
+		cfg: cfg, link: impaired(dev), facts: dev.Facts(), log: log,
 		ready: make(chan struct{}), started: time.Now(),
 		changed: map[services.Port]Settings{},
 	}
 	h.table = demux.New(demux.Options{Now: h.now})
+	h.table.SetUpstream(h.upstream)
 	h.flows = flow.New(flow.Options{Start: h.started})
 	h.capture = capture.NewSet(capture.Config{
 		Table: h.table, Flows: h.flows, Start: h.started,
 		Device: h.facts.Name, Ethernet: len(h.facts.HW) > 0, App: "porthole " + Version,
 	})
-	sc := stack.Config{Device: dev, Table: h.table, Flows: h.flows, Now: h.now, Log: log}
+	sc := stack.Config{Device: h.link, Table: h.table, Flows: h.flows, Now: h.now, Log: log}
 	for _, p := range []netip.Prefix{cfg.Link.Address, cfg.Link.Address6} {
 		if p.IsValid() {
 			sc.Addrs = append(sc.Addrs, p)

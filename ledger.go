@@ -15,7 +15,7 @@ type Ledger struct {
 	Of      string            `json:"of"` // "host", "80/tcp", or a lane: "closed", "link", "icmp", "host-lane"
 	At      time.Time         `json:"at"`
 	Arrived uint64            `json:"arrived"` // packets
-	Kinds   map[string]uint64 `json:"kinds"`   // of those, how they came: device, reassembled, self-test, duplicated
+	Kinds   map[string]uint64 `json:"kinds"`   // of those, how they came: device, reassembled, self-test, duplicated, segmented
 	Fates   map[string]uint64 `json:"fates"`   // non-zero ones
 	Queued  int               `json:"queued"`  // packets without a fate yet
 	LawOK   bool              `json:"law_ok"`

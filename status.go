@@ -126,7 +126,7 @@ type Health struct {
 	Kind     string            `json:"kind"`      // of the device
 	Address  string            `json:"address"`   // prefix, or ""
 	Address6 string            `json:"address6"`  // prefix, or ""
-	Arrived  map[string]uint64 `json:"arrived"`   // packets by kind: device, self-test, reassembled
+	Arrived  map[string]uint64 `json:"arrived"`   // packets by kind: device, reassembled, self-test, duplicated, segmented
 	Fates    map[string]uint64 `json:"fates"`     // packets, whole host
 	Queued   int               `json:"queued"`    // packets without a fate yet
 	LedgerOK bool              `json:"ledger_ok"` // arrived = fates + queued

@@ -100,6 +100,7 @@ const (
 	Reassembled             // put together from fragments by the stack
 	SelfTest                // sent by the host to its own address
 	Duplicated              // made by an impairment rule
+	Segmented               // cut from a super-packet for an impairment rule: all pieces but the first
 	numKinds
 )
 
@@ -107,5 +108,5 @@ const (
 const NumKinds = int(numKinds)
 
 func (k Kind) String() string {
-	return [...]string{"device", "reassembled", "self-test", "duplicated"}[k]
+	return [...]string{"device", "reassembled", "self-test", "duplicated", "segmented"}[k]
 }

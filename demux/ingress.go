@@ -28,9 +28,10 @@ type Ingress struct {
 
 	inject  sync.Mutex // held by Inject, which shares an ingress among goroutines
 	mu      sync.Mutex
-	arrived uint64   // frames; guarded by mu
-	watch   *Watcher // of this batch; guarded by mu
-	closed  bool     // guarded by Table.mu
+	arrived uint64           // frames; guarded by mu
+	odd     [NumKinds]uint64 // of those, by kind, what is not of the ingress's own; guarded by mu
+	watch   *Watcher         // of this batch; guarded by mu
+	closed  bool             // guarded by Table.mu
 
 	size   int            // most frames in a batch
 	slots  [BatchSize]ref // the batch: filled or free slots
@@ -39,6 +40,7 @@ type Ingress struct {
 	spare  [BatchSize]ref // free slots to replace those that were queued
 	spareN int
 	scarce bool // packet memory was, when it was last looked at
+	marked int  // frames of the batch that rules touched (see Mark)
 
 	ready        [BatchSize]uint32 // lines to put into the run queue
 	wakes        [BatchSize]*cold  // sockets to wake
@@ -76,6 +78,7 @@ func (in *Ingress) Put(i, n int, off *Offload) {
 	s := in.slots[i].s
 	s.headLen = uint16(n)
 	s.off = *off
+	s.kind, s.mark = in.kind, 0
 }
 
 // PutTail says that frame i of the batch has n bytes in its room and the rest in tail.
@@ -119,6 +122,10 @@ func (in *Ingress) Deliver(n int) []Run {
 			last = p
 		}
 	}
+	if in.marked > 0 {
+		in.deliverMarked(n)
+		n = 0
+	}
 	for i := 0; i < n; {
 		p := in.line[i]
 		j := i + 1
@@ -147,7 +154,7 @@ func (in *Ingress) Deliver(n int) []Run {
 // closed lane.
 func (in *Ingress) classify(r ref, a *Addrs, now int64) (Port, Fate) {
 	s, i := r.s, &r.s.info
-	s.at, s.l2, s.kind = now, 0, in.kind
+	s.at, s.l2 = now, 0
 	head := s.room[:s.headLen]
 	if s.more != 0 || in.ethernet {
 		return in.classifyRest(r, head, a)
@@ -277,7 +284,9 @@ func (in *Ingress) Close() {
 	in.closed = true
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	t.ended[in.kind] += in.arrived
+	for k, n := range in.kindsLocked() {
+		t.ended[k] += n
+	}
 	t.ingresses = slices.DeleteFunc(t.ingresses, func(o *Ingress) bool { return o == in })
 	for _, r := range append(in.slots[:in.size:in.size], in.spare[:in.spareN]...) {
 		t.pool.dropTail(r)

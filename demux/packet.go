@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	"porthole/demux/packet"
+	"porthole/impair"
 )
 
 // Packet is one packet in somebody's hands: a worker's while it serves a run, a
@@ -26,6 +27,9 @@ func (p Packet) Info() *packet.Info { return &p.s.info }
 
 // Kind says how the packet came.
 func (p Packet) Kind() Kind { return p.s.kind }
+
+// Fault is what impairment rules did to the packet, on the link or at its port.
+func (p Packet) Fault() impair.Fault { return p.s.mark }
 
 // Offload is what the device left undone.
 func (p Packet) Offload() Offload { return p.s.off }

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 
 	"porthole/demux/packet"
+	"porthole/impair"
 )
 
 // HeadSize is the room of a slot: what is longer keeps its rest in a tail.
@@ -27,8 +28,9 @@ type slot struct {
 	next    uint32 // handle of the next packet in its chain, or 0
 	charge  uint32 // what its queue was charged; of a free chain's head: the chain below
 	headLen uint16
-	l2      uint16 // bytes of link header before the IP header
+	l2      uint8 // bytes of link header before the IP header
 	kind    Kind
+	mark    impair.Fault // what impairment rules did to it
 	off     Offload
 	more    uint32 // bytes of memory that its tail holds; 0: it has none
 	info    packet.Info

@@ -11,7 +11,7 @@ func (in *Ingress) count(i, j int) {
 	l, co := &in.t.lines[LaneHost], in.t.cold[LaneHost].Load()
 	l.mu.Lock()
 	l.arrived += uint64(j - i)
-	co.kinds[in.kind] += uint64(j - i)
+	in.countKinds(co, i, j)
 	for ; i < j; i++ {
 		co.fates[in.fate[i]]++
 		if in.watch != nil {
@@ -34,8 +34,8 @@ func (in *Ingress) push(p Port, i, j int) {
 		return
 	}
 	l.arrived += uint64(j - i)
-	if in.kind != FromDevice {
-		t.cold[p].Load().kinds[in.kind] += uint64(j - i)
+	if in.kind != FromDevice || in.marked > 0 {
+		in.countKinds(t.cold[p].Load(), i, j)
 	}
 	if p == LaneClosed {
 		for _, r := range in.slots[i:j] {

@@ -116,7 +116,18 @@ func (t *Table) Totals() Totals {
 		in.mu.Lock()
 		defer in.mu.Unlock()
 		s.Arrived += in.arrived
-		s.Kinds[in.kind] += in.arrived
+		for k, n := range in.kindsLocked() {
+			s.Kinds[k] += n
+		}
+	}
+	if t.upstream != nil {
+		held, stopped := t.upstream()
+		for k := range held {
+			s.Kinds[k] += held[k] + stopped[k]
+			s.Arrived += held[k] + stopped[k]
+			s.Queued += int(held[k])
+			s.Fates[HostStopped] += stopped[k]
+		}
 	}
 	for p := range t.eachMade {
 		ps := t.Port(p)

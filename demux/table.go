@@ -126,6 +126,8 @@ type Table struct {
 	tap   Tap // nil: nobody looks on
 	watch atomic.Pointer[Watcher]
 
+	upstream func() (held, stopped [NumKinds]uint64) // nil: nothing waits before the readers
+
 	mu        sync.Mutex // guards what follows; no packet takes it
 	ingresses []*Ingress
 	ended     [NumKinds]uint64 // arrived at ingresses that were closed

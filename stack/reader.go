@@ -42,6 +42,9 @@ func (s *Stack) read(queue int) error {
 			} else {
 				in.Put(i, len(f.Head), off)
 			}
+			if f.Fault != 0 {
+				in.Mark(i, f.Fault)
+			}
 		}
 		for _, run := range in.Deliver(n) {
 			s.table.ServeRun(run, inject)
