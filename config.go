@@ -203,8 +203,16 @@ func hostPrefix(p netip.Prefix, v4 bool) error {
 		return fmt.Errorf("%v is no unicast address that a host can have", a)
 	case a == p.Masked().Addr() && p.Bits() < a.BitLen()-1:
 		return fmt.Errorf("%v is the network's own address", p)
+	case isBroadcast(a, p):
+		return fmt.Errorf("%v is the network's broadcast address", p)
 	}
 	return nil
+}
+
+// isBroadcast reports whether a is the last address of an IPv4 link, which all of
+// it listen to; a link of two addresses has none (RFC 3021).
+func isBroadcast(a netip.Addr, link netip.Prefix) bool {
+	return a.Is4() && link.Bits() < 31 && !link.Contains(a.Next())
 }
 
 func peer(p Peer, host netip.Prefix) error {
@@ -219,6 +227,10 @@ func peer(p Peer, host netip.Prefix) error {
 		return fmt.Errorf("%v is not in %v", a, host.Masked())
 	case a == host.Addr():
 		return fmt.Errorf("%v is the host's own address", a)
+	case a == host.Masked().Addr() && host.Bits() < a.BitLen()-1:
+		return fmt.Errorf("%v is the network's own address", a)
+	case isBroadcast(a, host):
+		return fmt.Errorf("%v is the network's broadcast address", a)
 	}
 	return nil
 }

@@ -34,11 +34,15 @@ func (execCmd) Help() string {
 
 // Run makes the private network and passes CMD's exit code on.
 func (c *execCmd) Run(con *console) error {
-	if len(c.Argv) > 0 && c.Argv[0] == "--" {
+	marked := len(c.Argv) > 0 && c.Argv[0] == "--"
+	if marked {
 		c.Argv = c.Argv[1:]
 	}
 	if len(c.Argv) == 0 {
 		return usageError{errors.New("exec: no command; give one, such as `porthole exec -- curl http://porthole.test/`")}
+	}
+	if !marked && strings.HasPrefix(c.Argv[0], "-") {
+		return usageError{fmt.Errorf("unknown flag %s; a command that begins with - comes after --; see `porthole exec --help`", c.Argv[0])}
 	}
 	f, err := c.load(con)
 	if err != nil {

@@ -8,6 +8,8 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -64,14 +66,24 @@ func run(args []string, con *console) int {
 	if err != nil {
 		return report(con, err)
 	}
-	if len(args) == 0 {
-		args = []string{"--help"}
-	}
-	ctx, err := parser.Parse(args)
+	ctx, err := parser.Parse(habits(args))
 	if err != nil {
 		return report(con, usage(parser, err))
 	}
 	return report(con, ctx.Run(con))
+}
+
+// habits takes what people type at a program that they do not know.
+func habits(args []string) []string {
+	switch {
+	case len(args) == 0:
+		return []string{"--help"}
+	case args[0] == "help":
+		return append(slices.Clone(args[1:]), "--help")
+	case len(args) == 1 && args[0] == "--version":
+		return []string{"version"}
+	}
+	return args
 }
 
 // usageError is a command line that cannot be carried out as it stands.
@@ -84,6 +96,9 @@ type codeError int
 
 func (e codeError) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
+// missing is how kong says that a flag stands at the end without its value.
+var missing = regexp.MustCompile(`expected .* but got "EOL" \(<EOL>\)`)
+
 func usage(parser *kong.Kong, err error) error {
 	help := parser.Model.Name
 	var pe *kong.ParseError
@@ -91,7 +106,9 @@ func usage(parser *kong.Kong, err error) error {
 		help += " " + strings.Join(strings.FieldsFunc(pe.Context.Command(), func(r rune) bool { return r == ' ' }), " ")
 		help, _, _ = strings.Cut(help, " <") // the command without its arguments
 	}
-	return usageError{fmt.Errorf("%w; see `%s --help`", err, help)}
+	text := missing.ReplaceAllString(err.Error(), "a value is missing")
+	text = strings.Replace(text, `,"" but got`, ` but got`, 1) // the default is not for users
+	return usageError{fmt.Errorf("%s; see `%s --help`", text, help)}
 }
 
 // report prints err as the one line it is and returns the exit code it stands for.

@@ -52,6 +52,9 @@ func (c *upCmd) Run(con *console) error {
 	if err != nil {
 		return err
 	}
+	// From here on a signal finds something to take away, and takes it away.
+	sigs := signals()
+	defer signal.Stop(sigs)
 	if !caps.Has(caps.NetAdmin) {
 		return errors.New("up: making an interface needs CAP_NET_ADMIN; use `sudo porthole up`, or `porthole exec -- CMD`, which needs no root")
 	}
@@ -78,18 +81,22 @@ func (c *upCmd) Run(con *console) error {
 		return errors.Join(err, dev.Close(), srv.Close())
 	}
 	s := startSession(h, srv, &reloader{c.hostFlags, f.Config})
-	return serveUp(con.out, scr, p, s, ready, newHangup(log, con))
+	return serveUp(con.out, scr, p, s, ready, sigs, newHangup(log, con))
 }
 
-// serveUp shows a running session until a signal ends it. A second one ends the
-// program at once; the kernel then takes the device away. SIGHUP reloads.
-func serveUp(out io.Writer, scr *screen, p *plan, s *session, ready io.WriteCloser, hup *hangup) error {
+// signals are those that end a host, or make it reload.
+func signals() chan os.Signal {
 	sigs := make(chan os.Signal, 2)
 	signal.Notify(sigs, unix.SIGINT, unix.SIGTERM)
 	if !signal.Ignored(unix.SIGHUP) {
 		signal.Notify(sigs, unix.SIGHUP)
 	}
-	defer signal.Stop(sigs)
+	return sigs
+}
+
+// serveUp shows a running session until a signal ends it. A second one ends the
+// program at once; the kernel then takes the device away. SIGHUP reloads.
+func serveUp(out io.Writer, scr *screen, p *plan, s *session, ready io.WriteCloser, sigs <-chan os.Signal, hup *hangup) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	over, again := make(chan struct{}), make(chan struct{}, 1)
 	var reloads sync.WaitGroup

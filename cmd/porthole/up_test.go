@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -84,7 +86,9 @@ func runUp(t *testing.T, h *fakeHost, during func(socket string)) (string, error
 	done := make(chan error, 1)
 	from := &reloader{hostFlags{Config: filepath.Join(dir, "host.yaml"), MTU: "1400"}, p.cfg}
 	quiet := &hangup{log: slog.New(slog.DiscardHandler)}
-	go func() { done <- serveUp(&out, &screen{}, p, startSession(h, srv, from), w, quiet) }()
+	sigs := signals()
+	t.Cleanup(func() { signal.Stop(sigs) })
+	go func() { done <- serveUp(&out, &screen{}, p, startSession(h, srv, from), w, sigs, quiet) }()
 	line := make([]byte, 16)
 	n, err := r.Read(line)
 	require.NoError(t, err)
@@ -114,6 +118,20 @@ resolve   sudo resolvectl dns ph0 10.77.0.1 fd77::1 && sudo resolvectl domain ph
 53/udp dns answering 0.4 ms
 porthole: ready
 `), out)
+}
+
+// TestUpEndsWithAnEarlySignal: one that came while the device was made is not lost.
+func TestUpEndsWithAnEarlySignal(t *testing.T) {
+	sigs := signals()
+	defer signal.Stop(sigs)
+	require.NoError(t, unix.Kill(os.Getpid(), unix.SIGTERM))
+	require.Eventually(t, func() bool { return len(sigs) == 1 }, 20*time.Second, time.Millisecond)
+	p, err := makePlan(config.Default(), nowhere)
+	require.NoError(t, err)
+	srv, err := control.Listen(t.TempDir(), "porthole")
+	require.NoError(t, err)
+	s := startSession(newFakeHost(), srv, &reloader{asked: p.cfg})
+	require.NoError(t, serveUp(io.Discard, &screen{}, p, s, nil, sigs, &hangup{log: slog.New(slog.DiscardHandler)}))
 }
 
 // TestUpReloadsAtHangup: the file again, under the flags of the start; what it says

@@ -41,7 +41,11 @@ const maxHops = 64
 func openLink(name string) (Link, error) {
 	ifi, err := net.InterfaceByName(name)
 	if err != nil {
-		return nil, fmt.Errorf("dhcp client: interface %s: %w", name, err)
+		var oe *net.OpError
+		if errors.As(err, &oe) {
+			err = oe.Err
+		}
+		return nil, fmt.Errorf("dhcp client: interface %s: %w; --interface names another, or start a host: `porthole exec --peer-address none -- porthole client dhcp`", name, err)
 	}
 	if ifi.Flags&net.FlagUp == 0 {
 		return nil, fmt.Errorf("dhcp client: interface %s is down; run: ip link set %s up", name, name)
