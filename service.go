@@ -91,7 +91,7 @@ func (r *running) open(ports []services.Port, options any) error {
 				closeAll(e)
 				return err
 			}
-			own := &packetConn{PacketConn: pc, taken: make(chan struct{}), over: make(chan struct{})}
+			own := &packetConn{PacketConn: pc, log: e.Log, taken: make(chan struct{}), over: make(chan struct{})}
 			e.UDP, t = append(e.UDP, own), own
 		}
 		r.mu.Lock()

@@ -3,8 +3,10 @@ package porthole
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"net/netip"
+	"runtime/debug"
 	"sync"
 
 	"porthole/services"
@@ -70,8 +72,31 @@ func (l *listener) take() { _ = l.Listener.Close() }
 // packetConn is a UDP port of a service, likewise.
 type packetConn struct {
 	*stack.PacketConn
+	log         *slog.Logger
 	taken, over chan struct{}
 	once        sync.Once
+}
+
+// Answer implements services.Answerer. A function that panics is not called again:
+// ReadFrom gets what it would have got.
+func (p *packetConn) Answer(f services.AnswerFunc) {
+	if f == nil {
+		p.PacketConn.Answer(nil)
+		return
+	}
+	broken := false // calls come one at a time
+	p.PacketConn.Answer(func(msg []byte, from netip.AddrPort, reply func([]byte, netip.AddrPort) bool) (done bool) {
+		if broken {
+			return false
+		}
+		defer func() {
+			if v := recover(); v != nil {
+				broken, done = true, true
+				p.log.Error("answer failed; datagrams take the slower way from now on", "client", from, "panic", v, "stack", string(debug.Stack()))
+			}
+		}()
+		return f(msg, from, reply)
+	})
 }
 
 func (p *packetConn) ReadFrom(b []byte) (int, net.Addr, error) {

@@ -17,6 +17,8 @@ func TestModel(t *testing.T) {
 		r := newRig(Options{Packets: 512, Now: now.now})
 		type q struct {
 			bound, socket bool
+			inline        bool // the reader may serve it
+			waiting       bool // the owner found it empty
 			maxN, maxB    int
 			policy        Discipline
 			codel         *rfc8289
@@ -54,6 +56,7 @@ func TestModel(t *testing.T) {
 				}
 				if err == nil {
 					q.bound, q.socket, q.maxN, q.maxB, q.policy = true, socket, n, b, TailDrop
+					q.inline, q.waiting = false, false
 				}
 			},
 			"policy": func(t *rapid.T) {
@@ -81,10 +84,62 @@ func TestModel(t *testing.T) {
 					q.maxN, q.maxB = n, b
 				}
 			},
+			"inline": func(t *rapid.T) {
+				p, q := pick(t)
+				q.inline = q.bound && q.socket && rapid.Bool().Draw(t, "on")
+				if q.socket {
+					r.t.SetInline(p, q.inline)
+				}
+			},
+			"burst": func(t *rapid.T) { // many at once, of which the reader serves some
+				p, q := pick(t)
+				n, served := rapid.IntRange(1, BatchSize).Draw(t, "n"), rapid.IntRange(0, inlineMax).Draw(t, "served")
+				if p.IsTCP() || !q.socket || !q.bound || q.policy != TailDrop {
+					return
+				}
+				var ids []uint32
+				for i := range n {
+					id++
+					put(r.in, i, udp4(4000, p.Number(), numbered(id, 4)...), Offload{})
+					ids, q.at[id] = append(ids, id), now.ns
+				}
+				mine := q.inline && q.waiting && len(q.ids) == 0
+				for _, run := range r.in.Deliver(n) {
+					k := 0
+					r.t.ServeRun(run, func(_ Port, p Packet) Fate {
+						if !mine || number(p) != ids[k] || k >= inlineMax {
+							t.Fatalf("the reader serves %d as its number %d of %v", number(p), k, ids)
+						}
+						if k == served {
+							return NoFate
+						}
+						k++
+						return ToService
+					})
+					q.passed += k
+					if k < run.n && k != served {
+						t.Fatalf("served %d of %d", k, run.n)
+					}
+					// What it gave back is queued, as what it left was.
+					fits := min(n, q.maxN, q.maxB/cost(p)) // of all, before it served any
+					q.ids = append(q.ids, ids[k:fits]...)
+					q.lost[QueueFull] += n - fits
+					q.waiting = q.waiting && len(q.ids) == 0
+					ids = nil
+				}
+				for _, id := range ids {
+					if len(q.ids) >= q.maxN || (len(q.ids)+1)*cost(p) > q.maxB {
+						q.lost[QueueFull]++
+					} else {
+						q.ids = append(q.ids, id)
+					}
+					q.waiting = q.waiting && len(q.ids) == 0
+				}
+			},
 			"release": func(t *rapid.T) {
 				p, q := pick(t)
 				r.t.Release(p)
-				q.bound = false
+				q.bound, q.inline = false, false
 				q.lost[PortReleased] += len(q.ids)
 				q.ids = nil
 			},
@@ -92,6 +147,7 @@ func TestModel(t *testing.T) {
 				p, q := pick(t)
 				for range rapid.IntRange(1, 5).Draw(t, "n") {
 					id++
+					mine := q.inline && q.waiting && len(q.ids) == 0 && q.policy == TailDrop
 					if p.IsTCP() {
 						r.send(tcp4(4000, p.Number(), packet.ACK, numbered(id, 4)...))
 					} else {
@@ -105,10 +161,14 @@ func TestModel(t *testing.T) {
 					}
 					switch {
 					case !q.bound:
+					case mine && cost(p) <= q.maxB:
+						q.lost[ToStack]++ // the rig's fate
+						continue
 					case len(q.ids) >= q.maxN || (len(q.ids)+1)*cost(p) > q.maxB:
 						q.lost[QueueFull]++
 					default:
 						q.ids = append(q.ids, id)
+						q.waiting = false
 					}
 				}
 			},
@@ -127,6 +187,8 @@ func TestModel(t *testing.T) {
 					}
 				case ok != (len(q.ids) > 0):
 					t.Fatalf("pop %v: %v with %d queued", p, ok, len(q.ids))
+				case !ok:
+					q.waiting = true
 				case ok:
 					if n := number(pkt); n != q.ids[0] {
 						t.Fatalf("pop %v: %d, want %d", p, n, q.ids[0])

@@ -161,7 +161,7 @@ func (in *Ingress) makeRoom(p Port, l *line, r ref) bool {
 			t.pool.give(old.h, old.s, 1)
 		}
 	}
-	return true
+	return l.admit(charge) // not beside all that a reader holds
 }
 
 // lostLocked gives a packet that was just taken out of a queue a dropping fate, and

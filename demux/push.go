@@ -42,19 +42,28 @@ func (in *Ingress) push(p Port, i, j int) {
 			t.knock[portOf(&r.s.info)]++
 		}
 	}
-	if st&inline != 0 && st&(serving|ready) == 0 && l.n == 0 && in.kind == FromDevice {
+	if st&inline != 0 && st&(serving|ready) == 0 && l.n == 0 && in.kind == FromDevice && lends(st) {
 		// No more than the queue could have held.
-		c, next := in.chain(l, i, j, min(inlineMax, l.maxN), l.maxBytes, true)
+		c, next := in.chain(l, i, j, min(inlineMax, l.maxN), l.maxBytes, st&socket == 0)
 		if i = next; c.n > 0 {
 			l.held += uint16(c.n)
 			in.runs[in.nrun] = Run{Port: p, first: c.first, n: int(c.n)}
 			in.nrun++
 			st |= serving
+			if st&socket != 0 {
+				st |= lent
+				l.deficit = int32(c.bytes)
+				l.high = max(l.high, c.n)
+			}
 			l.state.Store(st)
+			if t.tap != nil && st&socket != 0 {
+				in.showLocked(p, l, c)
+			}
 		}
 	}
 	for i < j {
-		c, next := in.chain(l, i, j, in.places(l), l.maxBytes-min(l.bytes, l.maxBytes), false)
+		n, bytes := l.load()
+		c, next := in.chain(l, i, j, in.places(l, n), l.maxBytes-min(bytes, l.maxBytes), false)
 		if i = next; c.n > 0 {
 			l.appendLocked(t.pool, c)
 			if t.tap != nil && st&socket != 0 {
@@ -66,10 +75,11 @@ func (in *Ingress) push(p Port, i, j int) {
 		}
 	}
 	if l.n > 0 {
-		l.high = max(l.high, l.n)
+		n, _ := l.load()
+		l.high = max(l.high, n)
 		switch {
 		case st&socket != 0:
-			if st&waiting != 0 {
+			if st&(waiting|lent) == waiting { // else the reader wakes it when it has done
 				l.state.Store(l.state.Load() &^ waiting)
 				in.wakes[in.nw] = t.cold[p].Load()
 				in.nw++
@@ -81,6 +91,12 @@ func (in *Ingress) push(p Port, i, j int) {
 		}
 	}
 	l.mu.Unlock()
+}
+
+// lends reports whether a port's owner leaves packets to the reader now: a worker
+// always, a socket's while it waits, and no policy has a say in when packets leave.
+func lends(st uint32) bool {
+	return st&socket == 0 || st&(waiting|headDrop|coDel) == waiting
 }
 
 // chain is packets of one port on their way out of the batch.
@@ -97,6 +113,7 @@ type chain struct {
 func (in *Ingress) chain(l *line, i, j int, n, bytes uint32, served bool) (c chain, next int) {
 	spare := in.spare[:in.spareN]
 	left := bytes
+	had, _ := l.load()
 	for k := min(n, uint32(len(spare)), uint32(j-i)); k > 0; k-- {
 		r := in.slots[i]
 		if r.s.charge > left || r.s.more != 0 && !served && (c.n > 0 || !in.t.pool.grantsTail(l.bytes, in.scarce)) {
@@ -108,7 +125,7 @@ func (in *Ingress) chain(l *line, i, j int, n, bytes uint32, served bool) (c cha
 		} else {
 			c.last.s.next = r.h
 		}
-		r.s.depth = l.n + c.n
+		r.s.depth = had + c.n
 		c.last = r
 		c.n++
 		in.slots[i] = spare[len(spare)-1]
@@ -120,13 +137,13 @@ func (in *Ingress) chain(l *line, i, j int, n, bytes uint32, served bool) (c cha
 	return c, i
 }
 
-// places is how many packets more a queue may take.
-func (in *Ingress) places(l *line) uint32 {
+// places is how many packets more a queue with n of them may take.
+func (in *Ingress) places(l *line, n uint32) uint32 {
 	most := l.maxN
 	if in.scarce {
 		most = min(most, littlePackets)
 	}
-	return most - min(l.n, most)
+	return most - min(n, most)
 }
 
 // refuse gives frame i, which found no place, a dropping fate; its slot stays with
@@ -141,16 +158,17 @@ func (in *Ingress) refuse(p Port, l *line, i int) {
 	} else if l.refused++; l.refused == math.MaxUint16 {
 		t.cold[p].Load().settle(l)
 	}
+	n, bytes := l.load()
 	if t.tap != nil {
-		t.tap(p, t.packet(r.h, r.s), f, l.n, l.maxN, l.bytes, l.maxBytes)
+		t.tap(p, t.packet(r.h, r.s), f, n, l.maxN, bytes, l.maxBytes)
 	}
 	if in.watch != nil {
-		in.saw(p, f, r, l.n)
+		in.saw(p, f, r, n)
 	}
 	t.pool.dropTail(r)
 	if st := l.state.Load(); st&full == 0 {
 		l.state.Store(st | full)
-		t.log.Add(Event{Type: QueueFilled, Port: p, Fate: f, Count: uint64(l.n)})
+		t.log.Add(Event{Type: QueueFilled, Port: p, Fate: f, Count: uint64(n)})
 	}
 }
 
@@ -160,10 +178,12 @@ func (in *Ingress) saw(p Port, f Fate, r ref, depth uint32) {
 	in.watch.In(in.t.packet(r.h, r.s), Sight{Line: p, Fate: f, Now: r.s.at})
 }
 
-// showLocked tells the tap of the packets that were just queued, one by one.
+// showLocked tells the tap of the packets that were just queued, or lent to the
+// reader, one by one.
 func (in *Ingress) showLocked(p Port, l *line, c chain) {
-	n, bytes := l.n-c.n, l.bytes-c.bytes
-	for h := c.first; h != 0; {
+	n, bytes := l.load()
+	n, bytes = n-c.n, bytes-c.bytes
+	for h, k := c.first, c.n; k > 0; k-- {
 		s := in.t.pool.slot(h)
 		n, bytes = n+1, bytes+s.charge
 		in.t.tap(p, in.t.packet(h, s), NoFate, n, l.maxN, bytes, l.maxBytes)

@@ -5,9 +5,19 @@ package demux
 // line's mutex. What does not fit is the newest packet, with the fate queue-full, but
 // for the sockets' queues that have another policy (policy.go).
 
+// load is what the limits count: what is queued, and of a socket port what its reader
+// holds, since that may have to come back.
+func (l *line) load() (n, bytes uint32) {
+	if l.state.Load()&lent != 0 {
+		return l.n + uint32(l.held), l.bytes + uint32(l.deficit)
+	}
+	return l.n, l.bytes
+}
+
 // admit reports whether one more packet of that charge fits.
 func (l *line) admit(charge uint32) bool {
-	return l.n < l.maxN && l.bytes+charge <= l.maxBytes
+	n, bytes := l.load()
+	return n < l.maxN && bytes+charge <= l.maxBytes
 }
 
 // roomy reports whether the queue is half empty: only then may it say again that it
@@ -23,6 +33,16 @@ func (l *line) appendLocked(p *pool, c chain) {
 		p.slot(l.tail).next = c.first
 	}
 	l.tail = c.last.h
+	l.n += c.n
+	l.bytes += c.bytes
+}
+
+// returnLocked puts a chain back before all others.
+func (l *line) returnLocked(c chain) {
+	if c.last.s.next = l.head; l.tail == 0 {
+		l.tail = c.last.h
+	}
+	l.head = c.first
 	l.n += c.n
 	l.bytes += c.bytes
 }
@@ -59,7 +79,7 @@ func (t *Table) PopAll(p Port, dst []Packet) (n int, err error) {
 		l.mu.Unlock()
 		return 0, ErrReleased
 	}
-	if l.n == 0 {
+	if l.n == 0 || st&lent != 0 { // what is queued came after what the reader holds
 		if st&waiting == 0 {
 			l.state.Store(st | waiting)
 		}

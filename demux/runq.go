@@ -133,15 +133,22 @@ func (t *Table) takeRun(i uint32) (Run, bool) {
 }
 
 // ServeRun serves the packets of a run in order, counts their fates, frees them,
-// and puts the port back into the run queue if more came meanwhile.
+// and puts the port back into the run queue if more came meanwhile, or wakes the
+// socket's owner. A packet of a socket port that serve gives NoFate goes back to the
+// owner's queue with all that follow, as if the reader had never touched them.
 func (t *Table) ServeRun(r Run, serve func(Port, Packet) Fate) {
 	usual := r.Port.usual()
-	passed := 0
+	passed, served := 0, 0
 	var counts [NumFates]uint16 // of the others; a run is short
 	var last *slot
-	for h, i := r.first, 0; i < r.n; i++ {
+	h := r.first
+	for ; served < r.n; served++ {
 		s := t.pool.slot(h)
-		if f := serve(r.Port, t.packet(h, s)); f == usual {
+		f := serve(r.Port, t.packet(h, s))
+		if f == NoFate {
+			break
+		}
+		if f == usual {
 			passed++
 		} else {
 			counts[f]++
@@ -149,25 +156,59 @@ func (t *Table) ServeRun(r Run, serve func(Port, Packet) Fate) {
 		t.pool.dropTail(ref{s, h})
 		last, h = s, s.next
 	}
+	back := t.chainOf(h, r.n-served)
 	l := &t.lines[r.Port]
 	l.mu.Lock()
 	l.held -= uint16(r.n)
 	l.passed += uint64(passed)
+	co := t.cold[r.Port].Load()
+	st := l.state.Load()
+	if back.n > 0 && st&lent == 0 { // released, or another's by now
+		counts[PortReleased] += uint16(back.n)
+	} else if back.n > 0 {
+		l.returnLocked(back)
+	}
 	if passed < r.n {
-		co := t.cold[r.Port].Load()
 		for f, n := range counts {
 			co.fates[f] += uint64(n)
 		}
 	}
-	st := l.state.Load() &^ serving
-	again := l.n > 0 && st&(ready|socket) == 0
-	if again {
-		st |= ready
+	gone := back.n > 0 && st&lent == 0
+	again, wake := false, false
+	if st&lent != 0 {
+		l.deficit = 0
+		wake = l.n > 0 && st&waiting != 0
+		if wake {
+			st &^= waiting
+		}
+	} else {
+		again = l.n > 0 && st&(ready|socket) == 0
+		if again {
+			st |= ready
+		}
 	}
-	l.state.Store(st)
+	l.state.Store(st &^ (serving | lent))
 	l.mu.Unlock()
-	t.pool.give(r.first, last, r.n)
+	if served > 0 {
+		t.pool.give(r.first, last, served)
+	}
+	if gone {
+		t.freeChain(back.first, int(back.n))
+	}
 	if again {
 		t.rq.add(uint32(r.Port))
 	}
+	if wake {
+		co.signal()
+	}
+}
+
+// chainOf is the chain of n packets that begins with h.
+func (t *Table) chainOf(h uint32, n int) (c chain) {
+	for c.first, c.n = h, uint32(n); n > 0; n-- {
+		c.last = ref{t.pool.slot(h), h}
+		c.bytes += c.last.s.charge
+		h = c.last.s.next
+	}
+	return c
 }

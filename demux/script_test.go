@@ -43,6 +43,65 @@ func TestScripts(t *testing.T) {
 			53/udp: arrived 3, queued 2, high 2; queue-full 1
 			1
 			53/udp: arrived 5, queued 2, high 2; queue-full 2, to-service 1`},
+		{"the reader answers for a socket while its owner waits", `
+			bind 53/udp socket packets=20
+			inline 53/udp
+			serve 99
+			udp 53
+			wake 53/udp
+			pop 53/udp 2
+			udp 53 2
+			udp 53 18
+			wake 53/udp
+			udp 53
+			pop 53/udp 9
+			show 53/udp
+			udp 53
+			release 53/udp
+			udp 53
+			show 53/udp`, `
+			asleep
+			1 empty
+			inline 53/udp 2 3
+			inline 53/udp 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19
+			woken
+			20 21 22 empty
+			53/udp: arrived 22, queued 0, high 18; to-service 22
+			inline 53/udp 23
+			53/udp: arrived 23, queued 0, high 18, knocked 1; to-service 23`},
+		{"what the reader gives back is first, and within the limit", `
+			bind 53/udp socket packets=20
+			inline 53/udp
+			pop 53/udp
+			serve 2
+			udp 53 30
+			show 53/udp
+			wake 53/udp
+			udp 53
+			pop 53/udp 99
+			show 53/udp
+			serve 0
+			udp 53
+			pop 53/udp 9`, `
+			empty
+			inline 53/udp 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16
+			53/udp: arrived 30, queued 18, high 20; queue-full 10, to-service 2
+			woken
+			3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 31 empty
+			53/udp: arrived 31, queued 0, high 20; queue-full 10, to-service 21
+			inline 53/udp 32
+			32 empty`},
+		{"in bytes too", `
+			bind 53/udp socket bytes=1740
+			inline 53/udp
+			pop 53/udp
+			udp 53 5
+			show 53/udp
+			pop 53/udp 9`, `
+			empty
+			inline 53/udp 1 2 3
+			53/udp: arrived 5, queued 3, high 3; queue-full 2
+			1 2 3 empty`},
 		{"an empty datagram has a price", `
 			bind 53/udp socket bytes=1152
 			udp 53 3 size=0
@@ -308,9 +367,10 @@ func trim(s string) string {
 type player struct {
 	*testing.T
 	*rig
-	sent uint32
-	run  Run
-	out  []string
+	sent   uint32
+	run    Run
+	serves int // of a run of a socket port
+	out    []string
 }
 
 func (p *player) say(words ...string) { p.out = append(p.out, strings.Join(words, " ")) }
@@ -349,6 +409,15 @@ func (p *player) play(f []string) {
 		require.NoError(p, p.t.SetLimits(p.port(plain[0]), lim))
 	case "inline":
 		p.t.SetInline(p.port(plain[0]), true)
+	case "serve": // from now on the reader serves so many of a run, and gives the rest back
+		p.serves = count(0)
+	case "wake":
+		select {
+		case <-p.t.Wake(p.port(plain[0])):
+			p.say("woken")
+		default:
+			p.say("asleep")
+		}
 	case "udp", "tcp":
 		p.frames(cmd, uint16(num(plain[0])), count(1), opt["size"])
 	case "pop":
@@ -426,7 +495,13 @@ func (p *player) frames(proto string, port uint16, n int, size string) {
 		}
 		for _, run := range p.in.Deliver(batch) {
 			p.say("inline", run.Port.String(), p.numbers(run))
-			p.t.ServeRun(run, toStack)
+			k := 0
+			p.t.ServeRun(run, func(port Port, _ Packet) Fate {
+				if k++; port.IsUDP() && k > p.serves {
+					return NoFate
+				}
+				return port.usual()
+			})
 		}
 		n -= batch
 	}

@@ -177,6 +177,58 @@ func (r *rig) takeStopped() (Run, bool) {
 	return r.take()
 }
 
+// A port that is released, and perhaps bound again, while its reader serves it: what
+// was served stays served, what the reader gives back is the last owner's.
+func TestReleaseUnderTheReader(t *testing.T) {
+	for name, rebind := range map[string]bool{"released": false, "bound again": true} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(Options{})
+			p := UDPPort(53)
+			require.NoError(t, r.t.Bind(p, Config{Socket: true}))
+			r.t.SetInline(p, true)
+			_, ok, err := r.t.Pop(p)
+			require.NoError(t, err)
+			require.False(t, ok)
+			for i := range uint32(5) {
+				put(r.in, int(i), udp4(4000, 53, numbered(i, 4)...), Offload{})
+			}
+			runs := r.in.Deliver(5)
+			require.Len(t, runs, 1)
+			served := 0
+			r.t.ServeRun(runs[0], func(Port, Packet) Fate {
+				if served++; served < 3 {
+					return ToService
+				}
+				r.t.Release(p)
+				if rebind {
+					require.NoError(t, r.t.Bind(p, Config{Socket: true}))
+					for i := range uint32(3) {
+						other := r.t.NewIngress(nil)
+						put(other, 0, udp4(4000, 53, numbered(10+i, 4)...), Offload{})
+						require.Empty(t, other.Deliver(1), "one server per port")
+						other.Close()
+					}
+				}
+				return NoFate
+			})
+			s := r.t.Port(p)
+			require.EqualValues(t, 2, s.Fates[ToService])
+			require.EqualValues(t, 3, s.Fates[PortReleased])
+			if rebind {
+				require.Equal(t, 3, s.Queued)
+				pkt, ok, err := r.t.Pop(p)
+				require.NoError(t, err)
+				require.True(t, ok)
+				require.EqualValues(t, 10, number(pkt))
+				r.t.Free(pkt)
+			}
+			r.law(t)
+			r.t.Drain()
+			require.Zero(t, r.held())
+		})
+	}
+}
+
 // The hot path allocates nothing, whatever becomes of the packet.
 func TestNoAllocations(t *testing.T) {
 	r := newRig(Options{})
@@ -186,6 +238,9 @@ func TestNoAllocations(t *testing.T) {
 	require.NoError(t, r.t.Bind(web, Config{}))
 	require.NoError(t, r.t.Bind(TCPPort(81), Config{}))
 	r.t.SetInline(TCPPort(81), true)
+	answered := UDPPort(55)
+	require.NoError(t, r.t.Bind(answered, Config{Socket: true}))
+	r.t.SetInline(answered, true)
 	r.send(udp4(4000, 54))
 	batch := func(f []byte, after func()) func() {
 		return func() {
@@ -214,6 +269,15 @@ func TestNoAllocations(t *testing.T) {
 					return
 				}
 				_ = p.From()
+				r.t.Free(p)
+			}
+		}),
+		"answered by the reader": batch(udp4(4000, 55), func() {
+			for {
+				p, ok, _ := r.t.Pop(answered)
+				if !ok {
+					return
+				}
 				r.t.Free(p)
 			}
 		}),

@@ -12,7 +12,7 @@ type PortStats struct {
 	Kinds    [NumKinds]uint64
 	Fates    [NumFates]uint64
 	Queued   int    // packets: in the queue and in a worker's hands
-	Bytes    int    // charge of those in the queue
+	Bytes    int    // charge of those in the queue, and of what the reader holds for a socket's owner
 	High     int    // most packets in the queue at once
 	Knocked  uint64 // packets that came while nobody had the port; the closed lane counts their fates
 	WasBound bool   // somebody has or had it
@@ -63,7 +63,8 @@ func (t *Table) Port(p Port) PortStats {
 	}
 	s.Fates[p.usual()] += l.passed
 	s.Queued = int(l.n) + int(l.held)
-	s.Bytes = int(l.bytes)
+	_, bytes := l.load()
+	s.Bytes = int(bytes)
 	s.High = int(l.high)
 	return s
 }

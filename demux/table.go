@@ -22,7 +22,7 @@ type line struct {
 	held       uint16 // taken by a worker, fate still open: one run at most
 	refused    uint16 // fate queue-full, not yet settled
 	high       uint32 // most packets queued at once
-	deficit    int32  // of the round robin, bytes
+	deficit    int32  // of the round robin, bytes; of a socket port, the charge of what its reader holds
 	arrived    uint64 // while bound
 	passed     uint64 // the usual fate: to-stack (TCP, lanes) or to-service (UDP)
 }
@@ -31,13 +31,14 @@ type line struct {
 const (
 	bound    uint32 = 1 << iota // somebody has the port
 	socket                      // its owner pops the queue itself (UDP); else workers serve it
-	inline                      // the reader may serve it while it is empty
+	inline                      // the reader may serve it while it is empty, a socket port while its owner waits
 	serving                     // a worker or the reader serves it now
 	ready                       // it stands in the run queue; never together with serving
 	waiting                     // its owner waits for a packet
 	full                        // it has refused a packet since it was last half empty
 	headDrop                    // policy of a socket's queue; neither: tail drop
 	coDel
+	lent // the reader serves a socket port for the owner who has it now; cleared with its owner
 )
 
 // usual is the fate of most packets of a port, counted in its line.
@@ -209,7 +210,7 @@ func (t *Table) Bind(p Port, c Config) error {
 		t.cold[p].Store(co)
 		t.made[p/64].Or(1 << (p % 64))
 	}
-	co.owner, l.deficit = c.Owner, 0
+	co.owner, l.deficit = c.Owner, 0 // what a reader may hold still is the last owner's
 	t.limitLocked(l, p, c.Limits)
 	st := bound
 	if c.Socket {
@@ -262,7 +263,9 @@ func (t *Table) SetLimits(p Port, lim Limits) error {
 }
 
 // SetInline says whether the reader may serve the port itself while its queue is
-// empty: only for ports where serving never writes to the device at once.
+// empty: only for ports where serving waits for nothing, the device included. A
+// socket port is served so only while its owner waits in vain for a packet, and its
+// queue loses the newest when it is full: another policy decides when packets leave.
 func (t *Table) SetInline(p Port, on bool) {
 	l := &t.lines[p]
 	l.mu.Lock()

@@ -84,6 +84,23 @@ type Net interface {
 	SendLink(hw net.HardwareAddr, from, to netip.AddrPort, payload []byte) error
 }
 
+// An Answerer is a socket of Env.UDP whose datagrams can be answered where the host
+// reads them, which saves a round trip its wake-ups. A socket of the kernel is none.
+type Answerer interface {
+	// Answer has f answer datagrams; nil ends that. When it returns, f's predecessor
+	// does not run and will not.
+	Answer(f AnswerFunc)
+}
+
+// AnswerFunc answers one datagram on the goroutine that reads the device, one call at
+// a time per socket, while the service waits in ReadFrom and nothing is queued. It
+// must not wait, log, close the socket or keep msg; what it needs is there before the
+// datagram comes. reply sends without waiting; it is false, and nothing is
+// sent, where one packet does not hold b. False, with nothing sent, leaves the datagram to ReadFrom: so does the host with
+// all that comes while the service is busy, held or delayed, in fragments, from the
+// host itself or through an Ethernet device. A service that offers it reads all the same.
+type AnswerFunc func(msg []byte, from netip.AddrPort, reply func(b []byte, to netip.AddrPort) (ok bool)) (done bool)
+
 // Host is what every service may know of the host.
 type Host struct {
 	Name    string       // the host's name, a DNS label

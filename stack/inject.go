@@ -25,6 +25,9 @@ const (
 // of a worker's turn, and of the reader's when it serves a port itself. The timelines
 // hear of the packet before anything answers it.
 func (s *Stack) inject(port demux.Port, p demux.Packet) demux.Fate {
+	if port.IsUDP() { // lent to the reader
+		return s.answer(port, p)
+	}
 	ln := s.listenerOf(port)
 	f, act := s.judge(port, ln, p)
 	if w := s.table.Watcher(); w != nil || s.flows != nil {

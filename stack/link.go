@@ -121,8 +121,10 @@ func (l *link) write(pieces [][]byte, o tun.Offload, from demux.Origin, wait boo
 	if !wait {
 		return l.offer(q, pieces, size)
 	}
-	out := [1]tun.Out{{Pieces: pieces, Offload: o}}
-	n, err := l.s.dev.Write(q, out[:], true)
+	w := outgoings.Get().(*outgoing)
+	defer w.free()
+	w.out[0] = tun.Out{Pieces: pieces, Offload: o}
+	n, err := l.s.dev.Write(q, w.out[:], true)
 	return l.wrote(n, size, err)
 }
 

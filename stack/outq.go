@@ -35,7 +35,10 @@ func (l *link) offer(queue int, pieces [][]byte, size int) tcpip.Error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.held+len(o.frames) == 0 {
-		n, err := l.s.dev.Write(queue, []tun.Out{{Pieces: pieces}}, false)
+		w := outgoings.Get().(*outgoing)
+		w.out[0] = tun.Out{Pieces: pieces}
+		n, err := l.s.dev.Write(queue, w.out[:], false)
+		w.free()
 		if err != tun.ErrWouldBlock {
 			return l.wrote(n, size, err)
 		}

@@ -84,6 +84,12 @@ func (p *pace) get() (Delay, bool) {
 	return p.delay, p.hold
 }
 
+// free reports whether nothing holds the service back.
+func (p *pace) free() bool {
+	d, hold := p.get()
+	return d.Mean == 0 && !hold
+}
+
 // wait returns when the service may take the next one, or earlier when closed is or
 // the deadline passes. A change counts at once: a delay begins anew.
 func (p *pace) wait(closed <-chan struct{}, dead *deadline) {
@@ -135,6 +141,9 @@ func (s *Stack) SetPace(tcp bool, port uint16, d Delay, hold bool) bool {
 		return false
 	}
 	p.set(d, hold)
+	if pc := s.sockets[port].Load(); pc != nil && !tcp {
+		pc.settleAnswer()
+	}
 	return true
 }
 

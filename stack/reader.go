@@ -13,8 +13,9 @@ import (
 const tailKeep = 16 << 10
 
 // read is the body of one reader: it takes what the device has and gives it to
-// demux. It waits for nothing but the device, and writes to nothing: a port that it
-// serves itself is one with a listener, whose segments netstack only queues.
+// demux. It waits for nothing but the device's next frame. A port that it serves itself
+// is one with a listener, whose segments netstack only queues, or a UDP port whose
+// answers need not wait (answer.go).
 func (s *Stack) read(queue int) error {
 	in := s.table.NewIngress(s.facts.HW)
 	defer in.Close()

@@ -57,6 +57,8 @@ type PacketConn struct {
 	soft    atomic.Pointer[syscall.Errno] // pending ICMP error of a connected socket
 	ipID    atomic.Uint32
 	pace    pace
+
+	answerer answerer
 }
 
 var (
@@ -216,22 +218,38 @@ func (pc *PacketConn) WriteToUDPAddrPort(b []byte, to netip.AddrPort) (int, erro
 // sendUDP sends one datagram from a port of the host, straight to the device when
 // it fits one packet and needs no link address.
 func (s *Stack) sendUDP(port uint16, to netip.AddrPort, b []byte, id *atomic.Uint32) error {
-	src, ok := s.source(to.Addr())
-	switch {
-	case !ok:
-		return syscall.ENETUNREACH
-	case to.Port() == 0:
-		return syscall.EINVAL
-	case len(b) > maxUDP6 || src.Is4() && len(b) > maxUDP4:
-		return syscall.EMSGSIZE
+	src, err := s.checkUDP(to, b)
+	if err != nil {
+		return err
 	}
 	from := netip.AddrPortFrom(src, port)
 	if s.ethernet() || len(b)+headerLen(to.Addr()) > s.facts.MTU {
 		return s.sendRouted(from, to, b)
 	}
-	var hdr [48]byte
-	n := packet.PutUDP(hdr[:], from, to, hops(to.Addr()), nextID(id), b)
-	if err := s.link.write([][]byte{hdr[:n], b}, zeroOffload, demux.FromService, true); err != nil {
+	return s.sendWhole(from, to, b, id, true)
+}
+
+// checkUDP reports why b cannot go to an address, or from which of the host's it does.
+func (s *Stack) checkUDP(to netip.AddrPort, b []byte) (src netip.Addr, err error) {
+	src, ok := s.source(to.Addr())
+	switch {
+	case !ok:
+		err = syscall.ENETUNREACH
+	case to.Port() == 0:
+		err = syscall.EINVAL
+	case len(b) > maxUDP6 || src.Is4() && len(b) > maxUDP4:
+		err = syscall.EMSGSIZE
+	}
+	return src, err
+}
+
+// sendWhole sends a datagram that fits one packet and needs no link address.
+func (s *Stack) sendWhole(from, to netip.AddrPort, b []byte, id *atomic.Uint32, wait bool) error {
+	o := outgoings.Get().(*outgoing)
+	defer o.free()
+	n := packet.PutUDP(o.hdr[:], from, to, hops(to.Addr()), nextID(id), b)
+	o.pieces[0], o.pieces[1] = o.hdr[:n], b
+	if err := s.link.write(o.pieces[:], zeroOffload, demux.FromService, wait); err != nil {
 		return errno(err)
 	}
 	return nil
@@ -307,6 +325,7 @@ func (pc *PacketConn) Close() error {
 	pc.once.Do(func() {
 		err = nil
 		close(pc.closed)
+		pc.Answer(nil)
 		pc.s.sockets[pc.port.Number()].CompareAndSwap(pc, nil)
 		pc.s.net.UnregisterTransportEndpoint(bothProtos, udp.ProtocolNumber, pc.id(), (*udpEndpoint)(pc), ports.Flags{}, 0)
 		pc.s.table.Release(pc.port)

@@ -46,7 +46,7 @@ func (c *Config) Validate() error {
 type handlers struct {
 	name string
 	tcp  func(c net.Conn, timeout time.Duration) (bytes int64, err error)
-	udp  func(datagram []byte, from net.Addr) (answer []byte, result string)
+	udp  func(datagram []byte, from uint16) (answer []byte, result string)
 }
 
 // serve runs h on all of the service's ports until ctx ends.

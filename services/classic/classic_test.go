@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -77,7 +78,7 @@ func TestEchoRefusesLoops(t *testing.T) {
 		7: "refused", 9: "refused", 13: "refused", 17: "refused", 19: "refused", 37: "refused", 0: "refused",
 		1: "echoed", 53: "echoed", 49152: "echoed", 65535: "echoed",
 	} {
-		answer, result := echoDatagram([]byte("x"), &net.UDPAddr{IP: net.IPv4(10, 0, 0, 1), Port: port})
+		answer, result := echoDatagram([]byte("x"), uint16(port))
 		require.Equal(t, want, result, port)
 		require.Equal(t, want == "echoed", answer != nil, port)
 	}
@@ -272,5 +273,39 @@ func TestConfigErrorsNameTheKey(t *testing.T) {
 		var ce *services.ConfigError
 		require.ErrorAs(t, c.Validate(), &ce)
 		require.Equal(t, key, ce.Key)
+	}
+}
+
+// TestAnswerWhereItIsRead: echo and discard answer on the host's reader as from their
+// sockets, but not while somebody wants a line for each datagram.
+func TestAnswerWhereItIsRead(t *testing.T) {
+	for _, x := range []struct {
+		svc  services.Service
+		from string
+		want any // the answer; nil: none
+	}{
+		{Echo, "10.77.0.2:5000", []byte("hello")},
+		{Echo, "10.77.0.2:19", []byte(nil)},
+		{Discard, "10.77.0.2:5000", []byte(nil)},
+	} {
+		for _, level := range []slog.Level{slog.LevelWarn, slog.LevelInfo} {
+			var pc *servicestest.Answering
+			servicestest.Start(t, x.svc, func(e *services.Env) {
+				e.Log = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: level}))
+				pc = servicestest.NewAnswering(e.UDP[0])
+				e.UDP[0] = pc
+			})
+			from, got := netip.MustParseAddrPort(x.from), []byte(nil)
+			f := pc.Func(t)
+			done := f([]byte("hello"), from, func(b []byte, to netip.AddrPort) bool {
+				require.Equal(t, from, to)
+				got = append(got, b...)
+				return true
+			})
+			require.Equal(t, level == slog.LevelWarn, done)
+			if done {
+				require.Equal(t, x.want, got)
+			}
+		}
 	}
 }

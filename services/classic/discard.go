@@ -36,7 +36,7 @@ func discardStream(c net.Conn, timeout time.Duration) (total int64, err error) {
 	}
 }
 
-func discardDatagram([]byte, net.Addr) ([]byte, string) { return nil, "discarded" }
+func discardDatagram([]byte, uint16) ([]byte, string) { return nil, "discarded" }
 
 // probeDiscard cannot ask for an answer. On TCP it checks that what it sends is
 // taken and that its FIN, the end of the conversation, is answered by one and

@@ -54,10 +54,10 @@ func echoStream(c net.Conn, timeout time.Duration) (total int64, err error) {
 // daytime, quote of the day, chargen, time; and 0, which nobody can be reached
 // at. A datagram with such a source port, forged or not, gets no echo: two such
 // hosts would keep each other busy for ever (CERT CA-1996-01).
-var loopPorts = map[int]bool{0: true, 7: true, 9: true, 13: true, 17: true, 19: true, 37: true}
+var loopPorts = map[uint16]bool{0: true, 7: true, 9: true, 13: true, 17: true, 19: true, 37: true}
 
-func echoDatagram(datagram []byte, from net.Addr) ([]byte, string) {
-	if loopPorts[portOf(from)] {
+func echoDatagram(datagram []byte, from uint16) ([]byte, string) {
+	if loopPorts[from] {
 		return nil, "refused"
 	}
 	return datagram, "echoed"

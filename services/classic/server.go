@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"strconv"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -133,8 +133,25 @@ func (s *server) converse(c net.Conn) {
 	s.env.Access(c.RemoteAddr(), s.name+"/tcp", result, s.env.Now().Sub(began), "bytes", n)
 }
 
+// answerInline has the host answer where it reads, when it can and nobody wants a line
+// for each datagram: the handlers wait for nothing. answerAll gets the rest.
+func (s *server) answerInline(pc net.PacketConn) {
+	a, ok := pc.(services.Answerer)
+	if !ok {
+		return
+	}
+	a.Answer(func(msg []byte, from netip.AddrPort, reply func([]byte, netip.AddrPort) bool) bool {
+		if s.env.Log.Enabled(context.Background(), slog.LevelInfo) {
+			return false
+		}
+		answer, _ := s.udp(msg, from.Port())
+		return answer == nil || reply(answer, from)
+	})
+}
+
 // answerAll takes one datagram after another, in one buffer.
 func (s *server) answerAll(pc net.PacketConn) error {
+	s.answerInline(pc)
 	buf := make([]byte, datagramSize)
 	for {
 		n, from, err := pc.ReadFrom(buf)
@@ -153,7 +170,7 @@ func (s *server) answerAll(pc net.PacketConn) error {
 		if logs {
 			began = s.env.Now()
 		}
-		answer, result := s.udp(buf[:n], from)
+		answer, result := s.udp(buf[:n], portOf(from))
 		if answer != nil {
 			if _, err := pc.WriteTo(answer, from); err != nil {
 				result = "unsent: " + err.Error()
@@ -166,14 +183,10 @@ func (s *server) answerAll(pc net.PacketConn) error {
 }
 
 // portOf is the port of a socket address, 0 when it has none.
-func portOf(a net.Addr) int {
+func portOf(a net.Addr) uint16 {
 	if u, ok := a.(*net.UDPAddr); ok {
-		return u.Port
+		return u.AddrPort().Port()
 	}
-	_, p, err := net.SplitHostPort(a.String())
-	if err != nil {
-		return 0
-	}
-	n, _ := strconv.Atoi(p)
-	return n
+	ap, _ := netip.ParseAddrPort(a.String())
+	return ap.Port()
 }

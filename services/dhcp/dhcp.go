@@ -5,7 +5,8 @@
 // commit (RFC 4039) is an option.
 //
 // A datagram is one call: server.handle turns it, the time and the leases into an
-// answer. Without a data directory the reader sends the answer itself. With one,
+// answer. Without a data directory the reader sends the answer itself, or the host's
+// own reader does (answer.go). With one,
 // answers that change a lease go through one committer, which stores all that wait
 // and then sends their replies. When it falls behind, the reader waits for it and
 // the port's own queue is the bound.
@@ -54,8 +55,9 @@ type job struct {
 type run struct {
 	*server
 	env   *services.Env
-	store *store   // nil: memory only
-	jobs  chan job // readers send, holding mu; serve closes it when they have ended
+	store *store     // nil: memory only
+	jobs  chan job   // readers send, holding mu; serve closes it when they have ended
+	warns chan []any // of answers that may not log; closed likewise
 }
 
 func serve(ctx context.Context, env *services.Env) error {
@@ -86,19 +88,25 @@ func serve(ctx context.Context, env *services.Env) error {
 	if err != nil {
 		return err
 	}
-	r := &run{server: s, env: env, jobs: make(chan job, pendingLimit)}
+	r := &run{server: s, env: env, jobs: make(chan job, pendingLimit), warns: make(chan []any, 16)}
 	if env.DataDir != "" {
 		if r.store, err = openStore(env.DataDir, cfg.SyncInterval, env.Now(), r.restore); err != nil {
 			return err
 		}
 	}
 
-	var committer, readers sync.WaitGroup
+	var committer, readers, warner sync.WaitGroup
+	warner.Go(func() {
+		for w := range r.warns {
+			r.warn(w)
+		}
+	})
 	if r.store != nil {
 		committer.Go(r.commits)
 	}
 	errs := make([]error, len(env.UDP))
 	for i, pc := range env.UDP {
+		r.answerInline(pc)
 		readers.Go(func() {
 			if errs[i] = r.read(ctx, pc); errs[i] != nil {
 				cancel() // one dead port ends the service
@@ -106,8 +114,13 @@ func serve(ctx context.Context, env *services.Env) error {
 		})
 	}
 	readers.Wait()
+	for _, pc := range env.UDP { // a port that the service has lost, too
+		pc.Close()
+	}
 	close(r.jobs)
+	close(r.warns)
 	committer.Wait()
+	warner.Wait()
 	if r.store != nil {
 		errs = append(errs, r.store.close())
 	}
@@ -206,6 +219,7 @@ func (r *run) finish(j *job) {
 			j.result += " not sent: " + err.Error()
 		}
 	}
+	r.warn(j.warning)
 	if !r.log.Enabled(context.Background(), slog.LevelInfo) {
 		return
 	}

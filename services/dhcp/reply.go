@@ -28,6 +28,7 @@ type answer struct {
 	to      netip.AddrPort   // where it goes
 	hw      net.HardwareAddr // set: straight to this link address, for the client has no address yet
 	changes []change         // to be on stable storage before the reply leaves
+	warning []any            // what the log shall say beside: a message and its attributes
 }
 
 // Options that the library has no name for.

@@ -147,7 +147,7 @@ func (s *server) handle(q []byte, from netip.AddrPort, now time.Time) answer {
 		a.result = err.Error()
 		return a
 	}
-	if s.dnsFixed == nil && now.Sub(s.dnsAt).Abs() > 5*time.Second {
+	if s.asksPorts(now) {
 		s.dnsAt, s.dnsOn = now, s.serves53()
 	}
 	n := s.subnetOf(r)
@@ -182,7 +182,7 @@ func (s *server) discover(a *answer, r *request, n *subnet, now time.Time) {
 		a.result = "no free address"
 		if now.Sub(s.warned).Abs() >= time.Minute {
 			s.warned = now
-			s.log.Warn("no free address", "subnet", n.pool.prefix, "client", a.client)
+			a.warning = []any{"no free address", "subnet", n.pool.prefix, "client", a.client}
 		}
 		return
 	}
@@ -248,7 +248,7 @@ func (s *server) decline(a *answer, r *request, n *subnet, now time.Time) {
 		n.pool.decline(b, s.cfg.DeclineTime, now)
 		a.result = "quarantined"
 		a.changes = append(a.changes, put(b))
-		s.log.Warn("address in use by somebody else", "address", b.addr, "client", a.client, "until", b.until)
+		a.warning = []any{"address in use by somebody else", "address", b.addr, "client", a.client, "until", b.until}
 	}
 }
 
@@ -391,6 +391,11 @@ func (s *server) dns() []byte {
 		return s.dnsSelf
 	}
 	return s.dnsFixed
+}
+
+// asksPorts reports whether handle will look the port table over.
+func (s *server) asksPorts(now time.Time) bool {
+	return s.dnsFixed == nil && now.Sub(s.dnsAt).Abs() > 5*time.Second
 }
 
 func (s *server) serves53() bool {

@@ -89,6 +89,7 @@ func serve(ctx context.Context, env *services.Env) error {
 		})
 	}
 	for _, pc := range env.UDP {
+		s.answer(pc)
 		for range udpReaders() {
 			run("serve udp", func(ctx context.Context) error { return s.serveUDP(ctx, pc) })
 		}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	mdns "github.com/miekg/dns"
+
+	"porthole/services"
 )
 
 // maxQuery is the room for a UDP query. What is longer arrives cut off and is
@@ -68,6 +70,32 @@ func (s *server) serveUDP(ctx context.Context, pc net.PacketConn) error {
 			return fmt.Errorf("read %v: %w", pc.LocalAddr(), err)
 		}
 	}
+}
+
+// answer has the host answer queries where it reads them, when it can and nobody wants
+// a line for each: a reply comes from memory, so it waits for nothing. What the host
+// leaves comes to readUDP.
+func (s *server) answer(pc net.PacketConn) {
+	a, ok := pc.(services.Answerer)
+	if !ok {
+		return
+	}
+	r := &responder{opts: s.opts, buf: make([]byte, 0, 4096)}
+	ctx := context.Background()
+	a.Answer(func(msg []byte, from netip.AddrPort, reply func([]byte, netip.AddrPort) bool) bool {
+		if s.logged(ctx) || len(msg) > maxQuery {
+			return false
+		}
+		var b []byte
+		if from.Port() != 0 {
+			b = r.respond(s.zones.Load(), msg, false)
+		}
+		if b == nil {
+			s.dropped.Add(1)
+			return true
+		}
+		return reply(b, from)
+	})
 }
 
 // readUDP serves until a read fails.

@@ -1,0 +1,124 @@
+package stack
+
+import (
+	"net/netip"
+	"sync"
+
+	"porthole/demux"
+	"porthole/demux/packet"
+	"porthole/tun"
+)
+
+// A service that never waits may have its datagrams answered where they are read, on
+// the reader's goroutine: a round trip costs no wake-up then. The queue stays what it
+// was. The table lends the reader a port's datagrams only while the queue is empty and
+// the service waits in ReadFrom, a few of a batch at most; what finds the service busy,
+// held or delayed, what came in pieces, and what Answer's function leaves, is queued
+// for ReadFrom as ever, in order, within the same limits, with the same fates.
+
+// AnswerFunc answers one datagram that was read from the device. It runs on the
+// reader's goroutine, one call at a time per socket: it must not wait, log, close the
+// socket or keep msg. reply sends without waiting; it is false, and nothing is sent,
+// where one packet does not hold the answer. False, with nothing sent, leaves the
+// datagram to ReadFrom, and those that follow it.
+type AnswerFunc func(msg []byte, from netip.AddrPort, reply func(b []byte, to netip.AddrPort) (ok bool)) (done bool)
+
+// answerer is a socket's part of it.
+type answerer struct {
+	mu    sync.Mutex // held while f runs: who has it knows that f does not
+	f     AnswerFunc
+	on    bool // f is set and the service is not held back
+	reply func([]byte, netip.AddrPort) bool
+	now   demux.Packet // that f has
+	fresh bool         // who looks on does not know that it was read
+}
+
+// Answer has datagrams answered by f where they are read; nil ends that. When it
+// returns, f's predecessor does not run and will not. On an Ethernet device, where an
+// answer may wait for its next hop's link address, f is never called.
+func (pc *PacketConn) Answer(f AnswerFunc) {
+	a := &pc.answerer
+	a.mu.Lock()
+	if a.reply == nil {
+		a.reply = pc.reply
+	}
+	a.f = f
+	a.mu.Unlock()
+	pc.settleAnswer()
+}
+
+// settleAnswer tells the table whether the reader may answer.
+func (pc *PacketConn) settleAnswer() {
+	a := &pc.answerer
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.on = a.f != nil && pc.pace.free() && !pc.s.ethernet()
+	if !isClosed(pc.closed) { // else the port may be another's
+		pc.s.table.SetInline(pc.port, a.on)
+	}
+}
+
+// answer is the reader's: NoFate is for the queue.
+func (s *Stack) answer(port demux.Port, p demux.Packet) demux.Fate {
+	pc := s.sockets[port.Number()].Load()
+	if pc == nil || p.Rest() != nil {
+		return demux.NoFate
+	}
+	a := &pc.answerer
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.on || isClosed(pc.closed) {
+		return demux.NoFate
+	}
+	i := p.Info()
+	a.now, a.fresh = p, true
+	if !a.f(p.IP()[i.Payload:int(i.Payload)+i.PayloadLen()], p.From(), a.reply) {
+		return demux.NoFate
+	}
+	pc.answered()
+	return demux.ToService
+}
+
+// answered tells who looks on that a datagram was read, once, before its answer.
+func (pc *PacketConn) answered() {
+	a := &pc.answerer
+	if !a.fresh {
+		return
+	}
+	a.fresh = false
+	if w := pc.s.table.Watcher(); w != nil {
+		w.In(a.now, demux.Sight{Line: pc.port, Fate: demux.ToService, Now: pc.s.clock()})
+	}
+	if pc.s.flows != nil {
+		now := pc.s.now()
+		pc.s.flows.Read(now, a.now.IP(), a.now.Info(), now-a.now.At())
+	}
+}
+
+// reply sends one datagram from the reader, which waits for nothing. An address that
+// nothing can be sent to is no reason to ask ReadFrom.
+func (pc *PacketConn) reply(b []byte, to netip.AddrPort) bool {
+	to = netip.AddrPortFrom(to.Addr().Unmap().WithZone(""), to.Port())
+	if len(b)+headerLen(to.Addr()) > pc.s.facts.MTU {
+		return false
+	}
+	if src, err := pc.s.checkUDP(to, b); err == nil {
+		pc.answered()
+		_ = pc.s.sendWhole(netip.AddrPortFrom(src, pc.port.Number()), to, b, &pc.ipID, false) // Out counts
+	}
+	return true
+}
+
+// outgoing is what one write needs. All of it escapes into the device, so it is pooled.
+type outgoing struct {
+	hdr    [packet.EthernetSize + 48]byte
+	pieces [2][]byte
+	out    [1]tun.Out
+}
+
+var outgoings = sync.Pool{New: func() any { return new(outgoing) }}
+
+func (o *outgoing) free() {
+	o.pieces, o.out = [2][]byte{}, [1]tun.Out{}
+	outgoings.Put(o)
+}
