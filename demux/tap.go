@@ -1,8 +1,9 @@
 package demux
 
-// Tap looks on at what the ingress does with a packet: it refused it (a dropping
-// fate), or queued it for the socket that owns the port (NoFate). depth and bytes are
-// what the queue held, limit and maxBytes its bounds. It is called with the line's
+// Tap looks on at what a queue does with a packet: it refused it (a dropping fate),
+// took it for the socket that owns the port (NoFate), or its policy dropped one that it
+// had taken (head-drop, codel-drop). depth and bytes are what the queue held, with a
+// packet that it took or had taken, limit and maxBytes its bounds. It is called with the line's
 // mutex held: it must not wait, keep the packet, or call this package.
 type Tap func(p Port, pkt Packet, f Fate, depth, limit, bytes, maxBytes uint32)
 

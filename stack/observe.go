@@ -13,15 +13,20 @@ import (
 // This file tells the timelines (demux/flow) and captures (demux.Watcher) what passes:
 // it looks on, and holds nothing up. Without either none of it is called.
 
-// queued is demux's tap: a packet that its queue refused, or a datagram that it took.
+// queued is demux's tap: a packet that its queue refused, or a datagram that it took,
+// or one that it dropped after that.
 func (s *Stack) queued(_ demux.Port, p demux.Packet, f demux.Fate, depth, limit, bytes, maxBytes uint32) {
 	if f == demux.NoFate { // the timelines want to know what it found
 		depth--
 		bytes -= demux.Overhead + uint32(p.Info().PayloadLen())
 	}
-	s.flows.In(p.At(), p.IP(), p.Info(), flow.Decision{
-		Fate: f, Depth: depth, Limit: limit, Bytes: bytes, LimitBytes: maxBytes,
-	})
+	d := flow.Decision{Fate: f, Depth: depth, Limit: limit, Bytes: bytes, LimitBytes: maxBytes}
+	if f == demux.HeadDropped || f == demux.CoDelDropped {
+		now := s.now()
+		s.flows.Lost(now, p.IP(), p.Info(), d, now-p.At())
+		return
+	}
+	s.flows.In(p.At(), p.IP(), p.Info(), d)
 }
 
 // doorSight is the queue behind the door that decided about a segment.

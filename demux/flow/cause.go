@@ -136,6 +136,12 @@ func (w *teller) udp() {
 	case r != nil && r.Fate == demux.QueueFull:
 		w.say(PortQueue, "%d of %d datagrams refused, the queue of %s%s", f.Dropped, f.In.Datagrams, f.Port(), full(r))
 		w.queueSizes(w.t.recorders.record(f.demuxPort()).episode(int64(f.Began.Sub(w.t.start) + r.At)))
+	case r != nil && r.Fate == demux.HeadDropped:
+		w.say(PortQueue, "%d of %d datagrams dropped, the oldest of the queue of %s,%s", f.Dropped, f.In.Datagrams, f.Port(), full(r))
+		w.queueSizes(w.t.recorders.record(f.demuxPort()).episode(int64(f.Began.Sub(w.t.start) + r.At)))
+	case r != nil && r.Fate == demux.CoDelDropped:
+		w.say(Standing, "%d of %d datagrams dropped by CoDel as they were taken from the queue of %s", f.Dropped, f.In.Datagrams, f.Port())
+		w.standing(w.t.recorders.record(f.demuxPort()).episode(int64(f.Began.Sub(w.t.start) + r.At)))
 	case f.Dropped > 0:
 		w.say(Dropped, "%d of %d datagrams dropped, %v", f.Dropped, f.In.Datagrams, f.LastDrop)
 	}
@@ -155,6 +161,11 @@ func (w *teller) udp() {
 		}
 		w.say(Nothing, "nothing held it up: no datagram of it was dropped")
 	}
+}
+
+// standing explains what CoDel drops.
+func (w *teller) standing(rec record) {
+	w.say(Unknown, "all that was taken had waited longer than codel-target for codel-interval, %s; a larger queue would not have helped, a faster service would", rec.pace())
 }
 
 func segments(n uint32) string {

@@ -177,6 +177,29 @@ func (t *Table) FirstRead(now int64, k Key) {
 	}
 }
 
+// Lost says that a datagram which In has told of as queued was dropped by its queue's
+// policy, after it had been there for so many ns; d is how the queue stood, the datagram
+// included.
+func (t *Table) Lost(now int64, ip []byte, i *packet.Info, d Decision, waited int64) {
+	if t == nil || i.Kind != packet.UDP {
+		return
+	}
+	t.recorders.add(demux.UDPPort(i.DstPort), event{at: now, kind: evLost, fate: d.Fate, charge: chargeOf(i), waited: waited,
+		depth: d.Depth, limit: d.Limit, bytes: d.Bytes, most: d.LimitBytes})
+	k := keyOf(In, ip, i)
+	h := t.hash(&k)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if r, slot := t.search(h, &k); r != nil {
+		c := t.coldLocked(slot)
+		t.dropLocked(c, slot, d)
+		t.rungs.add(&c.ladder, rung{at: now, dir: In, n: uint32(i.PayloadLen()), fate: d.Fate, depth: d.Depth, limit: d.Limit})
+		if c.drops == 1 {
+			t.changes.note(c, slot)
+		}
+	}
+}
+
 // Read says that the service took a datagram out of its port's queue, where it had
 // been for so many ns. It costs a flow's first datagram a lock, others a look.
 func (t *Table) Read(now int64, ip []byte, i *packet.Info, waited int64) {

@@ -39,6 +39,7 @@ const (
 	evGone                    // a half-open connection was reset
 	evArrive                  // fate of a datagram
 	evRead                    // the service took one
+	evLost                    // the queue's policy dropped one that was queued
 	evIdle                    // the service looked for one, found none, and waits
 )
 

@@ -1,12 +1,15 @@
 package flow
 
+import "porthole/demux"
+
 // datagrams is a UDP port's record, ready to be played.
 type datagrams struct {
 	at      []int64
 	charge  []uint32
 	began   int // of these, in the queue when the record begins
 	service service
-	refused int
+	refused int  // or dropped from the head, for want of room
+	codel   int  // dropped by CoDel, which no size prevents
 	packets bool // a refusal was for their number, or
 	bytes   bool // for their bytes
 }
@@ -27,12 +30,15 @@ func newDatagrams(rec record) *datagrams {
 			}
 			d.at, d.charge = append(d.at, e.at), append(d.charge, e.charge)
 			if e.fate.Dropped() {
-				d.refused++
-				if e.depth >= e.limit {
-					d.packets = true
-				} else {
-					d.bytes = true
-				}
+				d.full(e)
+			} else {
+				gone.came(e.at)
+			}
+		case evLost:
+			if e.fate == demux.CoDelDropped {
+				d.codel++
+			} else {
+				d.full(e)
 			}
 		case evRead, evIdle:
 			gone.add(e)
@@ -40,6 +46,16 @@ func newDatagrams(rec record) *datagrams {
 	}
 	d.service = gone.service()
 	return d
+}
+
+// full counts one that was lost because the queue was full.
+func (d *datagrams) full(e event) {
+	d.refused++
+	if e.depth >= e.limit {
+		d.packets = true
+	} else {
+		d.bytes = true
+	}
 }
 
 func (d *datagrams) total() (bytes int) {

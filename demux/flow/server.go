@@ -42,7 +42,17 @@ type departures struct {
 	all   []departure
 	idle  bool
 	since int64
+	woken bool // something came since it was idle, first at
+	woke  int64
 	told  bool
+}
+
+// came tells of something that was queued. What comes first wakes an idle service,
+// though it may be dropped from the queue before it is taken.
+func (d *departures) came(at int64) {
+	if d.idle && !d.woken {
+		d.woken, d.woke = true, at
+	}
 }
 
 func (d *departures) add(e event) {
@@ -50,11 +60,15 @@ func (d *departures) add(e event) {
 		if !d.idle {
 			d.since = e.at
 		}
-		d.idle = true
+		d.idle, d.woken = true, false
 		return
 	}
-	d.all = append(d.all, departure{e.at - max(e.waited, 0), e.at, d.idle, d.since})
-	d.idle = false
+	came := e.at - max(e.waited, 0)
+	if d.woken {
+		came = d.woke
+	}
+	d.all = append(d.all, departure{came, e.at, d.idle, d.since})
+	d.idle, d.woken = false, false
 }
 
 // service finds what kind of server took those. When it says when it is idle, all is

@@ -179,7 +179,7 @@ func (w *teller) queueSizes(rec record) {
 	d := newDatagrams(rec)
 	var found []Size
 	for _, e := range rec.events {
-		if e.kind != evArrive || !e.fate.Dropped() {
+		if e.kind != evArrive && e.kind != evLost || !e.fate.Dropped() || e.fate == demux.CoDelDropped {
 			continue
 		}
 		if n := d.queue(); d.packets || n > int(e.limit) {
@@ -190,11 +190,40 @@ func (w *teller) queueSizes(rec record) {
 		}
 		break
 	}
-	if len(found) == 0 {
+	switch {
+	case d.codel > 0:
+		w.say(Unknown, "CoDel dropped %s in that time, %s, so no size would have kept all", datagramsN(d.codel), rec.pace())
+	case len(found) == 0:
 		w.say(Unknown, "the port's arrivals are not recorded any more, so no size can be given")
-		return
+	default:
+		w.sizesFound(found, rec.missed)
 	}
-	w.sizesFound(found, rec.missed)
+}
+
+func datagramsN(n int) string {
+	if n == 1 {
+		return "1 datagram"
+	}
+	return fmt.Sprintf("%d datagrams", n)
+}
+
+// pace says how much came to a UDP port and how much was read.
+func (rec record) pace() string {
+	came, read := 0, 0
+	for _, e := range rec.events {
+		switch e.kind {
+		case evArrive:
+			came++
+		case evRead:
+			read++
+		}
+	}
+	if n := len(rec.events); n > 1 {
+		if d := time.Duration(rec.events[n-1].at - rec.events[0].at); d > 0 {
+			return fmt.Sprintf("as %s/s came and the service read %s/s", digits(float64(came)/d.Seconds()), digits(float64(read)/d.Seconds()))
+		}
+	}
+	return fmt.Sprintf("as %d came and the service read %d", came, read)
 }
 
 // WhyPort explains what a port's queues refused, as far as it is recorded.
@@ -226,7 +255,17 @@ func (t *Table) WhyPort(now int64, p demux.Port) Why {
 	q := fmt.Sprintf(" %d/%d", e.depth, e.limit)
 	if p.IsUDP() {
 		d := newDatagrams(rec)
-		w.say(PortQueue, "%v: %d of %d datagrams refused, queue%s full, %s", p, d.refused, len(d.at)-d.began, q, ago)
+		came := len(d.at) - d.began
+		switch e.fate {
+		case demux.CoDelDropped:
+			w.say(Standing, "%v: %d of %d datagrams dropped by CoDel, %s in its queue, %s", p, d.codel, came, short(time.Duration(e.waited)), ago)
+			w.standing(rec)
+			return w.why(nil, p.String())
+		case demux.HeadDropped:
+			w.say(PortQueue, "%v: %d of %d datagrams dropped from the head of the queue,%s full, %s", p, d.refused, came, q, ago)
+		default:
+			w.say(PortQueue, "%v: %d of %d datagrams refused, queue%s full, %s", p, d.refused, came, q, ago)
+		}
 		w.queueSizes(rec)
 		return w.why(nil, p.String())
 	}

@@ -166,7 +166,7 @@ func (t *Table) dropLocked(c *cold, slot uint32, dec Decision) {
 	c.drops++
 	c.lastDrop = dec.Fate
 	switch dec.Fate {
-	case demux.QueueFull, demux.AcceptQueueFull, demux.SynQueueFull:
+	case demux.QueueFull, demux.HeadDropped, demux.AcceptQueueFull, demux.SynQueueFull:
 		c.refusals++
 	}
 	t.trouble = slot + 1

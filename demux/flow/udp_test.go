@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
 	"porthole/demux"
@@ -19,13 +20,13 @@ type datagramAt struct {
 }
 
 // playUDP sends datagrams into the port of a real table on a virtual clock, which a
-// service reads one by one, and returns how many were refused.
-func playUDP(lim demux.Limits, all []datagramAt, busy, before time.Duration, told bool, flows *Table) (refused int) {
+// service reads one by one, and returns how many were lost.
+func playUDP(lim demux.Limits, d demux.Discipline, all []datagramAt, busy, before time.Duration, told bool, flows *Table) (lost int) {
 	const port = 53
 	p := demux.UDPPort(port)
 	t := demux.New(demux.Options{})
 	t.SetAddrs(demux.NewAddrs(netip.PrefixFrom(hostAddr, 24)))
-	if err := t.Bind(p, demux.Config{Owner: "test", Limits: lim, Socket: true}); err != nil {
+	if err := t.Bind(p, demux.Config{Owner: "test", Limits: lim, Socket: true, Policy: demux.Policy{Discipline: d}}); err != nil {
 		panic(err)
 	}
 	came := []time.Duration{} // of what is queued
@@ -49,7 +50,20 @@ func playUDP(lim demux.Limits, all []datagramAt, busy, before time.Duration, tol
 		}
 	}
 	last := uint64(0)
+	now := time.Duration(0)
+	t.SetTap(func(_ demux.Port, pkt demux.Packet, f demux.Fate, depth, limit, bytes, maxBytes uint32) {
+		if f != demux.HeadDropped {
+			return
+		}
+		if flows != nil {
+			flows.Lost(int64(now), pkt.IP(), pkt.Info(), Decision{f, depth, limit, bytes, maxBytes}, int64(now-came[0]))
+		}
+		came = came[1:]
+		lost++
+	})
 	for i, d := range all {
+		now = d.at
+		lostBefore := lost
 		serve(d.at - 1)
 		if flows != nil && told && idle >= 0 && len(came) == 0 && idle <= d.at {
 			flows.Idle(int64(idle), p)
@@ -63,9 +77,10 @@ func playUDP(lim demux.Limits, all []datagramAt, busy, before time.Duration, tol
 		dec := Decision{Depth: uint32(was.Queued), Limit: uint32(was.Limits.Packets), Bytes: uint32(was.Bytes), LimitBytes: uint32(was.Limits.Bytes)}
 		if n := st.Fates[demux.QueueFull]; n > last {
 			last, dec.Fate = n, demux.QueueFull
+			lost++
 		} else {
-			if len(came) == 0 {
-				head = d.at
+			if len(came) == 0 && lost == lostBefore {
+				head = d.at // what a head drop takes away has woken the service
 			}
 			came = append(came, d.at)
 		}
@@ -75,7 +90,7 @@ func playUDP(lim demux.Limits, all []datagramAt, busy, before time.Duration, tol
 		}
 	}
 	serve(time.Hour)
-	return int(last)
+	return lost
 }
 
 // TestWhyUDPProof: the queue that why asks for refuses nothing, one less does.
@@ -98,8 +113,10 @@ func TestWhyUDPProof(t *testing.T) {
 		told := rapid.Bool().Draw(r, "told") || busy+before > 0 && busy+before < wakeLatency
 		lim := demux.Limits{Packets: rapid.SampledFrom([]int{1, 4, 64, 4000}).Draw(r, "queue"),
 			Bytes: rapid.SampledFrom([]int{2000, 9000, 1 << 20}).Draw(r, "queue-bytes")}
+		d := rapid.SampledFrom([]demux.Discipline{demux.TailDrop, demux.HeadDrop}).Draw(r, "policy")
+		told = told || d == demux.HeadDrop
 		flows := New(Options{Start: zero})
-		refused := playUDP(lim, all, busy, before, told, flows)
+		refused := playUDP(lim, d, all, busy, before, told, flows)
 		why := flows.WhyPort(int64(time.Hour), demux.UDPPort(53))
 		if refused == 0 {
 			if why.Cause != Nothing {
@@ -118,15 +135,65 @@ func TestWhyUDPProof(t *testing.T) {
 			} else {
 				enough.Bytes, c.Bytes, less.Bytes = s.Enough, s.Enough, s.Enough-1
 			}
-			if got := playUDP(c, all, busy, before, told, nil); got != 0 {
+			if got := playUDP(c, d, all, busy, before, told, nil); got != 0 {
 				r.Fatalf("%s=%d refuses %d: %s", s.Limit, s.Enough, got, why.Text)
 			}
-			if got := playUDP(less, all, busy, before, told, nil); got == 0 {
+			if got := playUDP(less, d, all, busy, before, told, nil); got == 0 {
 				r.Fatalf("%s=%d, and one less refuses none: %s", s.Limit, s.Enough, why.Text)
 			}
 		}
-		if got := playUDP(enough, all, busy, before, told, nil); got != 0 {
+		if got := playUDP(enough, d, all, busy, before, told, nil); got != 0 {
 			r.Fatalf("%+v still refuses %d: %s", enough, got, why.Text)
 		}
 	})
+}
+
+// TestWhyPolicies: what a policy drops counts once in its flow, stands in its ladder
+// when it was dropped, and is explained; no size is promised that CoDel would not keep.
+func TestWhyPolicies(t *testing.T) {
+	const port = 53
+	for d, want := range map[demux.Discipline][]string{
+		demux.HeadDrop: {"53/udp: 4 of 7 datagrams dropped from the head of the queue, 3/3 full, the last 3599 s ago. queue=7 would have been enough.",
+			"4 of 7 datagrams dropped, the oldest of the queue of 53/udp, 3/3 full. queue=7 would have been enough. Its first datagram waited 400 ms in the queue for the service."},
+		demux.CoDel: {"53/udp: 3 of 7 datagrams dropped by CoDel, 1.0 s in its queue, the last 3599 s ago. All that was taken had waited longer than codel-target for codel-interval, as 4.1/s came and the service read 2.4/s; a larger queue would not have helped, a faster service would.",
+			"3 of 7 datagrams dropped by CoDel as they were taken from the queue of 53/udp. All that was taken had waited longer than codel-target for codel-interval, as 4.1/s came and the service read 2.4/s; a larger queue would not have helped, a faster service would. Its first datagram waited 800 ms in the queue for the service."},
+	} {
+		var now time.Duration
+		flows := New(Options{Start: zero})
+		q := demux.New(demux.Options{Now: func() int64 { return int64(now) }})
+		q.SetAddrs(demux.NewAddrs(netip.PrefixFrom(hostAddr, 24)))
+		lim := demux.Limits{Packets: 3}
+		if d == demux.CoDel {
+			lim.Packets = 100
+		}
+		require.NoError(t, q.Bind(demux.UDPPort(port), demux.Config{Socket: true, Limits: lim, Policy: demux.Policy{Discipline: d}}))
+		q.SetTap(func(_ demux.Port, p demux.Packet, f demux.Fate, depth, limit, bytes, maxBytes uint32) {
+			dec := Decision{f, depth, limit, bytes, maxBytes}
+			switch f {
+			case demux.HeadDropped, demux.CoDelDropped:
+				flows.Lost(int64(now), p.IP(), p.Info(), dec, int64(now)-p.At())
+				return
+			case demux.NoFate:
+				dec.Depth, dec.Bytes = depth-1, bytes-demux.Overhead-100
+			}
+			flows.In(p.At(), p.IP(), p.Info(), dec)
+		})
+		w := wire{TB: t, k: Key{packet.UDP, netip.AddrPortFrom(hostAddr, port), netip.AddrPortFrom(peerAddr, 1024)}}
+		flows.Idle(0, demux.UDPPort(port))
+		for range 7 {
+			q.Inject(demux.Reassembled, demux.Offload{}, w.datagram(In, 100))
+			now += 100 * time.Millisecond
+		}
+		for now = 800 * time.Millisecond; now < 2*time.Second; now += 300 * time.Millisecond {
+			if p, ok, _ := q.Pop(demux.UDPPort(port)); ok {
+				flows.Read(int64(now), p.IP(), p.Info(), int64(now)-p.At())
+				q.Free(p)
+			}
+		}
+		require.Equal(t, want[0], flows.WhyPort(int64(time.Hour), demux.UDPPort(port)).Text)
+		why, ok := flows.WhyLast(int64(time.Hour))
+		require.True(t, ok)
+		require.Equal(t, want[1], why.Text)
+		require.EqualValues(t, 7, why.Flow.In.Datagrams)
+	}
 }

@@ -37,7 +37,8 @@ type Cause string
 const (
 	AcceptQueue Cause = "accept-queue-full"
 	SynQueue    Cause = "syn-queue-full"
-	PortQueue   Cause = "queue-full"
+	PortQueue   Cause = "queue-full" // or, under head drop, had no room for a newer one
+	Standing    Cause = "codel-drop"
 	Dropped     Cause = "dropped" // for another reason, which the text names
 	PortClosed  Cause = "closed"
 	NoFinalACK  Cause = "handshake-timeout"
