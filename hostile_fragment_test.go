@@ -79,15 +79,20 @@ func TestHostileFragments(t *testing.T) {
 			r.ip(fs[0], fs[0], fs[1], fs[1], fs[2])
 			r.wait("echo", echoed)
 
-			// Empty ones, inner ones that are no multiple of eight, the ping of death.
-			last := part(whole, 7, 0, 64, true)
+			// Empty ones.
+			require.Empty(t, r.fates("malformed", part(whole, 8, 0, 0, true), part(whole, 8, 8, 8, false)))
+			// Inner ones that are no multiple of eight, and the ping of death: RFC 8200, 4.5
+			// wants a parameter problem, RFC 791 nothing.
+			odd, last := part(whole, 8, 0, 63, true), part(whole, 7, 0, 64, true)
 			if whole[0]>>4 == 4 {
 				binary.BigEndian.PutUint16(last[6:], 0x1fff)
 				sum4(last)
+				require.Empty(t, r.fates("malformed", odd, last))
 			} else {
 				binary.BigEndian.PutUint16(last[42:], 0xfff8)
+				require.Equal(t, "4/0 at 4", icmpReply(t, r.fates("to-stack", odd)))
+				require.Equal(t, "4/0 at 42", icmpReply(t, r.fates("to-stack", last)))
 			}
-			require.Empty(t, r.fates("malformed", part(whole, 8, 0, 0, true), part(whole, 8, 8, 8, false), part(whole, 8, 0, 63, true), last))
 
 			// A wrong checksum shows once the whole is there.
 			id++

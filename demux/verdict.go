@@ -184,14 +184,40 @@ func headerOK(ip []byte) bool {
 	return folded(s, c) == 0xffff
 }
 
+// passesBy reports whether a source route among the IPv4 options leads on from here:
+// the host is a hop of it, not its end, and forwards nothing (RFC 1122, 3.3.5; Linux:
+// accept_source_route=0). Options that do not end where they should are netstack's.
+func passesBy(opts []byte) bool {
+	for len(opts) > 0 && opts[0] != 0 {
+		if opts[0] == 1 {
+			opts = opts[1:]
+			continue
+		}
+		if len(opts) < 2 || opts[1] < 2 || int(opts[1]) > len(opts) {
+			return false
+		}
+		loose, strict := opts[0] == 131, opts[0] == 137
+		if (loose || strict) && opts[1] >= 3 && opts[2] >= 4 && opts[2] <= opts[1] {
+			return true
+		}
+		opts = opts[opts[1]:]
+	}
+	return false
+}
+
 // lineOf finds where a packet that parsed belongs: a line, or a fate at once.
 func (t *Table) lineOf(i *packet.Info, ip, tail []byte, off *Offload, kind Kind, a *Addrs) (Port, Fate) {
 	f, group := a.judge(i, ip, kind == SelfTest)
 	if f != NoFate {
 		return LaneHost, f
 	}
-	if i.Version == 4 && !headerOK(ip) {
-		return LaneHost, BadChecksum
+	if i.Version == 4 {
+		if !headerOK(ip) {
+			return LaneHost, BadChecksum
+		}
+		if ip[0] != 0x45 && passesBy(ip[20:int(ip[0]&15)*4]) {
+			return LaneHost, NotForUs
+		}
 	}
 	if off.Flags == 0 && !packet.VerifyTransport(i, ip, tail) {
 		return LaneHost, BadChecksum

@@ -83,6 +83,10 @@ func TestVerdicts(t *testing.T) {
 	frag := resum(with(ip(peer, host, 17, append(u, 5, 6, 7, 8)...), 6, 0x20, 0))
 	late := resum(with(ok4, 6, 0, 2))
 	frag6 := ip(peer6, host6, 44, append([]byte{17, 0, 0, 1, 0, 0, 0, 1}, make([]byte, 16)...)...)
+	routed := func(kind, pointer byte) []byte { // okTCP by way of 10.77.0.9
+		b := append(append(append([]byte(nil), okTCP[:20]...), kind, 7, pointer, 10, 77, 0, 9, 0), okTCP[20:]...)
+		return resum(with(b, 0, 0x47, 0, 0, byte(len(b))))
+	}
 	vouched := Offload{Flags: 2}
 	partial := Offload{Flags: 1, CsumStart: 20, CsumOffset: 6}
 
@@ -102,6 +106,11 @@ func TestVerdicts(t *testing.T) {
 		{"closed port, v6", ip(peer6, host6, 17, knock...), Offload{}, "closed"},
 		{"port 0", ip(peer, host, 17, with(u, 2, 0, 0)...), Offload{}, "closed"},
 		{"padding is none of ours", append(append([]byte(nil), ok4...), 0xde, 0xad), Offload{}, "53/udp"},
+
+		{"source route that ends here", routed(131, 8), Offload{}, "80/tcp"},
+		{"loose source route that leads on", routed(131, 4), Offload{}, "not-for-us"},
+		{"strict source route that leads on", routed(137, 4), Offload{}, "not-for-us"},
+		{"source route whose pointer is none", routed(131, 3), Offload{}, "80/tcp"},
 
 		{"header checksum", with(ok4, 10, 0), Offload{}, "bad-checksum"},
 		{"header checksum, vouched for", with(ok4, 10, 0), vouched, "bad-checksum"},

@@ -16,8 +16,9 @@ const MaxExtensions = 8
 // and the network stack owes the answer, a parameter problem as a rule: IPv4
 // options that do not end where they should (RFC 1122, 3.2.2.5); IPv6 options
 // unknown to a host that may not skip them (RFC 8200, 4.2); a routing header with
-// segments left (4.4); hop-by-hop options in a later place (4.1); and any next
-// header that this host does not implement, AH, mobility and HIP among them (4).
+// segments left (4.4); hop-by-hop options in a later place (4.1); a fragment whose
+// length or end cannot be (4.5); and any next header that this host does not
+// implement, AH, mobility and HIP among them (4).
 //
 // With a Problem, Info holds no more than what was read before it came up, for a
 // log; its Kind is Other, or Fragment with BadFragment.
@@ -195,10 +196,14 @@ func (i *Info) parseChain(head []byte, next uint8, end int) Problem {
 			if f&0xfff9 == 0 {
 				break // atomic, whole in itself (RFC 6946)
 			}
+			size, more, from := end-at-8, f&1 != 0, int(f&0xfff8)
+			if size > 0 && (more && size%8 != 0 || from+size > 65535) {
+				return i.stop(next, at, end) // a parameter problem is owed (4.5)
+			}
 			i.Kind, i.Proto = Fragment, head[at]
 			i.upper(at+8, end)
 			// The reassembled payload has the headers before this one too (4.5).
-			if !fragmentOK(end-at-8, f&1 != 0, at-40+int(f&0xfff8)) {
+			if !fragmentOK(size, more, at-40+from) {
 				return BadFragment
 			}
 			return None
