@@ -46,6 +46,7 @@ type hostile struct {
 	wire   *tapped
 	client *stacktest.Client
 	http   *http.Client
+	stop   func() // the host, before the test ends
 	pings  uint16
 }
 
@@ -118,7 +119,7 @@ func (d *tapped) keep(b []byte) {
 	d.cond.Broadcast()
 }
 
-func newHostile(t testing.TB, o tun.PipeOptions) *hostile {
+func newHostile(t testing.TB, o tun.PipeOptions, before ...func(*porthole.Host)) *hostile {
 	p := o
 	p.MTU = 65535 // a hostile end keeps no MTU
 	if o.HW != nil {
@@ -129,18 +130,22 @@ func newHostile(t testing.TB, o tun.PipeOptions) *hostile {
 	w.cond = sync.NewCond(&w.mu)
 	h, err := porthole.New(porthole.DefaultConfig(), a, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
+	for _, f := range before {
+		f(h)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- h.Run(ctx) }()
 	r := &hostile{t: t, host: h, wire: w, client: stacktest.New(t, w)}
 	tr := &http.Transport{DialContext: r.client.DialContext}
 	r.http = &http.Client{Transport: tr, Timeout: time.Minute}
-	t.Cleanup(func() {
+	r.stop = sync.OnceFunc(func() {
 		tr.CloseIdleConnections()
 		cancel()
 		require.NoError(t, <-done)
 		require.True(t, h.Health().LedgerOK, "%+v", h.Health())
 	})
+	t.Cleanup(r.stop)
 	<-h.Ready()
 	if w.ethernet { // the host learns both from our asking
 		r.send(r.frame(arp(1, evilHW, evil4, nil, host4), 0x0806))

@@ -65,6 +65,7 @@ type kernelOptions struct {
 	kind   string
 	noPeer bool // leave the machine's IPv4 address to a DHCP client
 	config func(*porthole.Config)
+	before func(*porthole.Host) // it runs
 }
 
 func newKernelRig(t testing.TB, o kernelOptions) *kernelRig {
@@ -97,6 +98,9 @@ func newKernelRig(t testing.TB, o kernelOptions) *kernelRig {
 	var err error
 	r.host, err = porthole.New(cfg, dev, log)
 	require.NoError(t, err)
+	if o.before != nil {
+		o.before(r.host)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- r.host.Run(ctx) }()

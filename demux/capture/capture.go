@@ -185,23 +185,23 @@ func (s *Set) List() []*Capture {
 	return slices.Clone(s.all)
 }
 
-// Close ends all captures, and no other begins: the host has stopped. Readers take
-// what is still there.
+// Close ends all captures, and no other begins: the host has stopped. What is buffered
+// may still be read.
 func (s *Set) Close() {
 	s.mu.Lock()
 	s.closed = true
 	all := slices.Clone(s.all)
 	s.mu.Unlock()
 	for _, c := range all {
-		c.stop("host stopped")
+		c.end("host stopped")
 	}
 }
 
 // Stop ends a capture: nothing more is recorded. Its reader takes what is buffered and
 // ends the file; without a reader that is lost.
-func (c *Capture) Stop() { c.stop("stopped") }
+func (c *Capture) Stop() { c.discard("stopped") }
 
-func (c *Capture) stop(reason string) {
+func (c *Capture) discard(reason string) {
 	c.end(reason)
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -216,7 +216,7 @@ func (c *Capture) giveUp() {
 	read := c.reader
 	c.mu.Unlock()
 	if !read {
-		c.stop("nobody read it")
+		c.discard("nobody read it")
 	}
 }
 

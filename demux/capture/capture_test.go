@@ -463,3 +463,20 @@ func TestConcurrent(t *testing.T) {
 	traffic.Wait()
 	require.Nil(t, r.table.Watcher())
 }
+
+// TestHostStopped: what is queued when the host ends has a record, and a file that is
+// being written its end.
+func TestHostStopped(t *testing.T) {
+	r := newRig(t, nil)
+	require.NoError(t, r.table.Bind(demux.TCPPort(80), demux.Config{}))
+	c := r.start(Options{})
+	var b bytes.Buffer
+	done := make(chan error)
+	go func() { done <- c.Stream(context.Background(), &b) }()
+	r.send(tcp(packet.TCPHeader{Flags: packet.SYN}, nil))
+	r.now = 7000
+	r.table.Drain()
+	r.Close()
+	require.NoError(t, <-done)
+	require.Equal(t, []string{"fate=host-stopped port=80/tcp depth=0 waited=7us flow=-"}, read(t, b.Bytes()).comments())
+}
