@@ -12,6 +12,7 @@ import (
 func All() []*lab.Experiment {
 	return []*lab.Experiment{
 		&model.QueueLoss,
+		&rig.UDPBurst,
 		&rig.AcceptQueue,
 	}
 }

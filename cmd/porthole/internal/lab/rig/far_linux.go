@@ -153,12 +153,29 @@ func (f *far) listenPacket(port uint16, bytes int) (net.PacketConn, error) {
 // Drops is what the kernel has dropped at a socket of a kernel target (sk_drops):
 // refused SYNs and final ACKs of a listener, datagrams of a UDP socket.
 func Drops(s syscall.Conn) (uint64, error) {
+	m, err := socketMemory(s)
+	return uint64(m[8]), err
+}
+
+// ReceiveCharge is what waits in a socket of a kernel target, in bytes of memory
+// (sk_rmem_alloc).
+func ReceiveCharge(s syscall.Conn) (int, error) {
+	m, err := socketMemory(s)
+	return int(m[0]), err
+}
+
+// ReceiveBuffer is the bound of that (sk_rcvbuf): twice the SO_RCVBUF that was granted.
+func ReceiveBuffer(s syscall.Conn) (int, error) {
+	m, err := socketMemory(s)
+	return int(m[1]), err
+}
+
+// socketMemory is the kernel's SK_MEMINFO_* (linux/sock_diag.h).
+func socketMemory(s syscall.Conn) (info [9]uint32, err error) {
 	rc, err := s.SyscallConn()
 	if err != nil {
-		return 0, err
+		return info, err
 	}
-	var info [9]uint32 // enum in linux/sock_diag.h
-	const drops = 8
 	var errno syscall.Errno
 	err = rc.Control(func(fd uintptr) {
 		size := uint32(unsafe.Sizeof(info))
@@ -169,9 +186,9 @@ func Drops(s syscall.Conn) (uint64, error) {
 		err = errno
 	}
 	if err != nil {
-		return 0, fmt.Errorf("ask for a socket's drops: %w", err)
+		return info, fmt.Errorf("ask for a socket's memory: %w", err)
 	}
-	return uint64(info[drops]), nil
+	return info, nil
 }
 
 // Sysctl sets a value of this side's network, "net.ipv4.tcp_syn_linear_timeouts".

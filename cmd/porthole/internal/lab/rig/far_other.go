@@ -22,6 +22,12 @@ func (*far) listenPacket(uint16, int) (net.PacketConn, error) { return nil, errS
 // Drops needs Linux.
 func Drops(syscall.Conn) (uint64, error) { return 0, errSystem }
 
+// ReceiveCharge needs Linux.
+func ReceiveCharge(syscall.Conn) (int, error) { return 0, errSystem }
+
+// ReceiveBuffer needs Linux.
+func ReceiveBuffer(syscall.Conn) (int, error) { return 0, errSystem }
+
 // Sysctl needs Linux.
 func Sysctl(string, string) error { return errSystem }
 
