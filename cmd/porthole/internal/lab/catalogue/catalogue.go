@@ -13,6 +13,7 @@ func All() []*lab.Experiment {
 	return []*lab.Experiment{
 		&model.QueueLoss,
 		&rig.UDPBurst,
+		&rig.Closed,
 		&rig.AcceptQueue,
 	}
 }
