@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"porthole/cmd/porthole/internal/lab"
-	"porthole/demux"
 	"porthole/services"
 )
 
@@ -60,7 +59,7 @@ func (b *burst) theory() int {
 	if b.packets > 0 {
 		return min(b.sent, b.packets)
 	}
-	return min(b.sent, b.bytes/(b.payload+demux.Overhead))
+	return min(b.sent, b.bytes/(b.payload+chargedBeside))
 }
 
 func (b *burst) bound() (string, int) {
@@ -69,6 +68,10 @@ func (b *burst) bound() (string, int) {
 	}
 	return "bytes", b.bytes
 }
+
+// chargedBeside is what a queue of porthole charges for a datagram beside its payload,
+// in bytes.
+const chargedBeside = 576
 
 // The bounds that are out of the way.
 const (
@@ -223,7 +226,7 @@ func reportBursts(r *lab.Run, all *[]*burst) {
 		Name: "bytes", Title: fmt.Sprintf("A queue bounded in bytes, datagrams of %d bytes", r.Int("payload")),
 		X:       lab.Axis{Label: "queue = 2 × SO_RCVBUF", Unit: "bytes", Log: true},
 		Y:       lab.Axis{Label: "datagrams kept", Log: true},
-		Caption: fmt.Sprintf("The line is the queue's bytes by the payload and %d more. The kernel charges the memory that a packet takes.", demux.Overhead),
+		Caption: fmt.Sprintf("The line is the queue's bytes by the payload and %d more. The kernel charges the memory that a packet takes.", chargedBeside),
 	}
 	charge := lab.Figure{
 		Name: "charge", Title: "What a datagram costs in a queue bounded in bytes",
@@ -248,9 +251,9 @@ func reportBursts(r *lab.Run, all *[]*burst) {
 	n := float64(r.Int("datagrams"))
 	q, by := floats(r.Ints("queue")), floats(r.Ints("bytes"))
 	line(&packets, "one place each", 0, q, func(x float64) float64 { return min(x, n) })
-	each := float64(r.Int("payload") + demux.Overhead)
+	each := float64(r.Int("payload") + chargedBeside)
 	line(&bytes, fmt.Sprintf("bytes / %.0f", each), 0, spread(slices.Min(by), slices.Max(by), 50), func(x float64) float64 { return min(x/each, n) })
-	line(&charge, fmt.Sprintf("payload + %d", demux.Overhead), 0, floats(r.Ints("payloads")), func(x float64) float64 { return x + demux.Overhead })
+	line(&charge, fmt.Sprintf("payload + %d", chargedBeside), 0, floats(r.Ints("payloads")), func(x float64) float64 { return x + chargedBeside })
 	r.Figure(bytes)
 	r.Figure(charge)
 	r.Figure(packets)
