@@ -84,6 +84,7 @@ type listener struct {
 	slots        *slots
 	writeTimeout time.Duration
 	refuse       func(from net.Addr, request, status string) []byte // see conn.Write
+	h2           int                                                // see conn
 
 	once   sync.Once
 	closed chan struct{}
@@ -107,7 +108,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		<-l.slots.free
 		return nil, err
 	}
-	c := &conn{Conn: nc, slots: l.slots, timeout: l.writeTimeout, refuse: l.refuse}
+	c := &conn{Conn: nc, slots: l.slots, timeout: l.writeTimeout, refuse: l.refuse, h2: l.h2}
 	if !l.slots.add(c) {
 		<-l.slots.free
 		nc.Close()
@@ -133,6 +134,10 @@ type conn struct {
 	refuse  func(from net.Addr, request, status string) []byte
 	once    sync.Once
 	heads   heads
+	start   [prefaceLen]byte // the connection's first bytes
+	started int
+	h2      int         // header limit of HTTP/2, 0 without it
+	frames  *frames     // from the end of an HTTP/2 preface on
 	blanks  int         // CR and LF that were skipped, blanksOver when a request has begun
 	refused atomic.Bool // the last that passed was the start of an error answer
 
@@ -160,6 +165,9 @@ const (
 
 // Read is called by one goroutine at a time: net/http sees to that.
 func (c *conn) Read(p []byte) (int, error) {
+	if c.frames != nil {
+		return c.frames.Read(p)
+	}
 	if c.refused.Load() {
 		c.refused.Store(false)
 	}
@@ -177,6 +185,13 @@ func (c *conn) Read(p []byte) (int, error) {
 			break
 		}
 		n, err = c.Conn.Read(p)
+	}
+	if c.started < prefaceLen && n > 0 {
+		fits := n <= prefaceLen-c.started // net/http asks for no more before it knows
+		c.started += copy(c.start[c.started:], p[:n])
+		if fits && c.h2 > 0 && string(c.start[:c.started]) == clientPreface {
+			c.frames = newFrames(c.Conn, c.h2)
+		}
 	}
 	if !c.heads.off && n > 0 {
 		if c.heads.see(p[:n]); err == nil && c.heads.hopeless() {

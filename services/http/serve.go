@@ -50,6 +50,9 @@ func serve(ctx context.Context, env *services.Env) error {
 	for _, ln := range env.TCP {
 		l := newListener(ln, open, cfg.WriteTimeout)
 		l.refuse = st.refuse
+		if cfg.H2C {
+			l.h2 = int(cfg.HeaderLimit)
+		}
 		lns = append(lns, l)
 	}
 	ended := make(chan error, len(lns))
@@ -91,6 +94,7 @@ func newServer(base context.Context, env *services.Env, cfg *Config, h http.Hand
 		MaxHeaderBytes: int(cfg.HeaderLimit) - 4096,
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: cfg.MaxStreams,
+			MaxReadFrameSize:     maxFrame,
 			SendPingTimeout:      pingAfter,
 		},
 		DisableGeneralOptionsHandler: true, // ours says Allow

@@ -105,9 +105,10 @@ func (s *site) upgrade(w *response, r *http.Request) bool {
 }
 
 const (
-	prefaceLen  = 24 // "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-	frameHeader = 9
-	maxFrame    = 16384 // the least that every peer takes (RFC 9113, 4.2)
+	clientPreface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+	prefaceLen    = len(clientPreface)
+	frameHeader   = 9
+	maxFrame      = 16384 // the least that every peer takes (RFC 9113, 4.2)
 )
 
 // upgraded is the connection as the HTTP/2 server sees it. Only the server's one
