@@ -4,12 +4,13 @@
 // clients against.
 //
 // A request passes, in this order: the connection limit and write deadlines
-// (conn.go), a look at what net/http would not tell (head.go), net/http's parser with its header limits, the request gate, access
-// line and panic guard (site.go), the route table with methods and body limits
-// (route.go), and one endpoint: welcome.go, blob.go, sink.go, files.go, upload.go
-// or go-httpbin (testpages.go). HTTP/2 without TLS comes in by prior knowledge, or by the older
-// Upgrade (upgrade.go); what net/http's HTTP/2 server takes too strictly or too
-// lightly is put right on the way to it (frames.go).
+// (conn.go), a look at what net/http would not tell (head.go), net/http's parser
+// with its header limits, the request gate, access line and panic guard (site.go),
+// the route table with methods and body limits (route.go), and one endpoint:
+// welcome.go, blob.go, sink.go, files.go, upload.go or go-httpbin (testpages.go).
+// HTTP/2 without TLS comes in by prior knowledge, or by the older Upgrade
+// (upgrade.go); what net/http's HTTP/2 server takes too strictly or too lightly is
+// put right on the way to it (frames.go).
 //
 // Left out, on purpose: TLS, compression of our own, authentication, caching of
 // what is served, and HTTP/3.
