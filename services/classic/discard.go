@@ -22,7 +22,9 @@ var Discard = services.Service{
 }
 
 func discardStream(c net.Conn, timeout time.Duration) (total int64, err error) {
-	buf := make([]byte, streamBuf)
+	b := streamBufs.Get().(*[streamBuf]byte)
+	defer streamBufs.Put(b)
+	buf := b[:]
 	for {
 		c.SetReadDeadline(time.Now().Add(timeout)) // a deadline is compared with the wall clock
 		n, err := c.Read(buf)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"sync"
 	"time"
 
 	"porthole/services"
@@ -26,10 +27,15 @@ var Echo = services.Service{
 // close, and the memory stays this.
 const streamBuf = 16 << 10
 
+// streamBufs are used again: a connection that brings one byte would pay for 16 KiB.
+var streamBufs = sync.Pool{New: func() any { return new([streamBuf]byte) }}
+
 // echoStream returns at the client's FIN, after all of it has been sent back
 // (RFC 862: "until the calling user terminates the connection").
 func echoStream(c net.Conn, timeout time.Duration) (total int64, err error) {
-	buf := make([]byte, streamBuf)
+	b := streamBufs.Get().(*[streamBuf]byte)
+	defer streamBufs.Put(b)
+	buf := b[:]
 	for {
 		c.SetReadDeadline(time.Now().Add(timeout)) // a deadline is compared with the wall clock
 		n, err := c.Read(buf)
