@@ -28,10 +28,10 @@ type session struct {
 	err    error         // why; read after done
 }
 
-func startSession(h host, srv *control.Server, from *reloader) *session {
+func startSession(h host, srv *control.Server, from *reloader, more ...control.Route) *session {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &session{host: h, from: from, cancel: cancel, done: make(chan struct{})}
-	api := &control.API{Host: h, Metrics: metrics.Handler(h), Reload: s.reload}
+	api := &control.API{Host: h, Metrics: metrics.Handler(h), Reload: s.reload, More: more}
 	serving, stopServing := context.WithCancel(context.Background())
 	answered := make(chan error, 1)
 	go func() { answered <- srv.Serve(serving, api) }()

@@ -25,6 +25,7 @@ type upCmd struct {
 	hostFlags
 	logFlags
 	ControlListen string `placeholder:"ADDR:PORT" help:"Serve the API and /metrics on this loopback address, too, such as 127.0.0.1:9077; it needs the token that is printed."`
+	Pprof         bool   `help:"Serve profiles of this process under /debug/pprof/, on the control socket and on --control-listen."`
 	DryRun        bool   `help:"Print the plan and open nothing."`
 	ReadyFD       *int   `name:"ready-fd" placeholder:"N" help:"Write a line to file descriptor N and close it when every service was probed."`
 }
@@ -80,7 +81,11 @@ func (c *upCmd) Run(con *console) error {
 	if err != nil {
 		return errors.Join(err, dev.Close(), srv.Close())
 	}
-	s := startSession(h, srv, &reloader{c.hostFlags, f.Config})
+	var more []control.Route
+	if c.Pprof {
+		more = control.Profiles()
+	}
+	s := startSession(h, srv, &reloader{c.hostFlags, f.Config}, more...)
 	return serveUp(con.out, scr, p, s, ready, sigs, newHangup(log, con))
 }
 
