@@ -18,6 +18,7 @@ import (
 
 	"porthole"
 	"porthole/demux/packet"
+	"porthole/impair"
 	"porthole/services"
 	"porthole/tun"
 )
@@ -83,8 +84,7 @@ func (c *capturing) file(t testing.TB) []captured {
 
 // unprovoked are the fates that this test cannot bring about, and who does.
 var unprovoked = map[string]string{
-	"host-stopped":   "a packet that waits for a worker when the host ends: demux/capture",
-	"fault-injected": "no impairment rules yet",
+	"host-stopped": "a packet that waits for a worker when the host ends: demux/capture",
 }
 
 // TestCaptureHasEveryFate provokes every fate there is, from before the host runs
@@ -100,6 +100,9 @@ func TestCaptureHasEveryFate(t *testing.T) {
 	awaitFate := func(fate string, of string, n uint64) {
 		t.Helper()
 		until(t, fate+" at "+of, func() bool {
+			if of == "host" {
+				return h.Ledger().Fates[fate] >= n
+			}
 			l, _ := h.PortLedger(of)
 			return l.Fates[fate] >= n
 		})
@@ -115,6 +118,14 @@ func TestCaptureHasEveryFate(t *testing.T) {
 	r.ip(udp(ap(evil4, 1), ap(host4, 99)), v4{src: evil4, dst: host4, proto: 17, id: 9, frag: 0x2000}.put(body(from(3))[:8]))
 	r.ip(v4{src: evil4, dst: host4, proto: 17, id: 9, frag: 1}.put(body(from(3))[8:]), from(4))
 	r.alive()
+	// A bad link: lost, and there twice.
+	r.link.SetRules(tun.ImpairOptions{In: impair.Rules{Loss: 100}, ShowDropped: true})
+	r.ip(from(4))
+	awaitFate("fault-injected", "host", 1)
+	r.link.SetRules(tun.ImpairOptions{In: impair.Rules{Duplicate: 100}, ShowDropped: true})
+	r.ip(from(4))
+	until(t, "the second one", func() bool { return h.Ledger().Kinds["duplicated"] == 1 })
+	r.link.SetRules(tun.ImpairOptions{ShowDropped: true})
 
 	// The socket queue: full, under each policy, released.
 	before := status(t, h, "7/udp")

@@ -43,6 +43,7 @@ var (
 type hostile struct {
 	t      testing.TB
 	host   *porthole.Host
+	link   *tun.Impaired // the host's end
 	wire   *tapped
 	client *stacktest.Client
 	http   *http.Client
@@ -128,7 +129,8 @@ func newHostile(t testing.TB, o tun.PipeOptions, before ...func(*porthole.Host))
 	a, b := tun.Pipe(o, p)
 	w := &tapped{Device: small{b}, ethernet: o.HW != nil}
 	w.cond = sync.NewCond(&w.mu)
-	h, err := porthole.New(porthole.DefaultConfig(), a, slog.New(slog.DiscardHandler))
+	link := tun.Impair(a, tun.ImpairOptions{ShowDropped: true})
+	h, err := porthole.New(porthole.DefaultConfig(), link, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	for _, f := range before {
 		f(h)
@@ -136,7 +138,7 @@ func newHostile(t testing.TB, o tun.PipeOptions, before ...func(*porthole.Host))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- h.Run(ctx) }()
-	r := &hostile{t: t, host: h, wire: w, client: stacktest.New(t, w)}
+	r := &hostile{t: t, host: h, link: link, wire: w, client: stacktest.New(t, w)}
 	tr := &http.Transport{DialContext: r.client.DialContext}
 	r.http = &http.Client{Transport: tr, Timeout: time.Minute}
 	r.stop = sync.OnceFunc(func() {

@@ -193,6 +193,7 @@ func (t *Table) ServeRun(r Run, serve func(Port, Packet) Fate) {
 		t.pool.give(r.first, last, served)
 	}
 	if gone {
+		t.sawChain(r.Port, PortReleased, back.first, int(back.n))
 		t.freeChain(back.first, int(back.n))
 	}
 	if again {

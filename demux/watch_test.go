@@ -71,6 +71,22 @@ func TestWatcher(t *testing.T) {
 		"53/udp 4 to-service found 2 waited 15",
 	}, got)
 
+	// A reader that gives back what it holds for an owner who has gone.
+	r.t.Release(dns)
+	got = nil
+	require.NoError(t, r.t.Bind(dns, Config{Socket: true}))
+	r.t.SetInline(dns, true)
+	_, _, err = r.t.Pop(dns)
+	require.NoError(t, err)
+	put(r.in, 0, datagram(9), Offload{})
+	runs := r.in.Deliver(1)
+	require.Len(t, runs, 1)
+	r.t.ServeRun(runs[0], func(Port, Packet) Fate {
+		r.t.Release(dns)
+		return NoFate
+	})
+	require.Equal(t, []string{"53/udp 9 port-released found 0 waited 0"}, got)
+
 	r.t.SetWatcher(nil)
 	got = nil
 	r.send(broken)
