@@ -43,7 +43,7 @@ type rawHTTP struct {
 	len int // of a whole answer; known after the first
 }
 
-func newRawHTTP(b *testing.B, r *rig) *rawHTTP {
+func newRawHTTP(b testing.TB, r *rig) *rawHTTP {
 	c, err := r.client.DialContext(context.Background(), "tcp", at(80))
 	require.NoError(b, err)
 	h := &rawHTTP{c: c, req: []byte("GET /blob/128 HTTP/1.1\r\nHost: porthole.test\r\n\r\n")}
