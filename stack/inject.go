@@ -30,10 +30,11 @@ func (s *Stack) inject(port demux.Port, p demux.Packet) demux.Fate {
 	}
 	ln := s.listenerOf(port)
 	f, act := s.judge(port, ln, p)
+	unsent := false
 	if w := s.table.Watcher(); w != nil || s.flows != nil {
 		door := s.doorSight(ln, p, f)
 		if s.flows != nil {
-			s.observe(port, p, f, door)
+			unsent = s.observe(port, p, f, door)
 		}
 		if w != nil {
 			w.In(p, demux.Sight{Line: port, Fate: f, Now: s.clock(), Door: door})
@@ -41,6 +42,9 @@ func (s *Stack) inject(port demux.Port, p demux.Packet) demux.Fate {
 	}
 	switch act {
 	case deliver:
+		if unsent {
+			moveAway(p)
+		}
 		s.deliver(p)
 	case sendCookie:
 		s.sendCookie(ln, p)
@@ -51,6 +55,13 @@ func (s *Stack) inject(port demux.Port, p demux.Packet) demux.Fate {
 	}
 	return f
 }
+
+// moveAway puts a segment that acknowledges what was never sent far out of the window.
+// Netstack would take its data; so it answers with an ACK and drops the segment, as
+// the RFCs want (RFC 9293, 3.10.7.4; RFC 5961, 5.2). The timelines know such segments,
+// and while they are full or switched off, or the connection is older than they are,
+// nobody does.
+func moveAway(p demux.Packet) { p.IP()[p.Info().L4+4] ^= 0x80 }
 
 func (s *Stack) listenerOf(port demux.Port) *Listener {
 	if !port.IsTCP() {

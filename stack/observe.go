@@ -50,18 +50,20 @@ func opens(p demux.Packet, f demux.Fate) bool {
 	return f == demux.ToStack && p.Info().TCPFlags&(flagSYN|flagACK) == flagSYN
 }
 
-// observe tells the timelines of a segment whose fate a worker has found.
-func (s *Stack) observe(port demux.Port, p demux.Packet, f demux.Fate, door demux.DoorSight) {
+// observe tells the timelines of a segment whose fate a worker has found, and hears
+// whether it acknowledges what was never sent.
+func (s *Stack) observe(port demux.Port, p demux.Packet, f demux.Fate, door demux.DoorSight) (unsent bool) {
 	i := p.Info()
 	if i.Version == 0 || i.Kind != packet.TCP && i.Kind != packet.UDP {
-		return
+		return false
 	}
 	d := flow.Decision{Fate: f, Depth: door.Depth, Limit: door.Limit}
-	s.flows.In(p.At(), p.IP(), i, d)
+	unsent = s.flows.In(p.At(), p.IP(), i, d)
 	if port.IsTCP() && opens(p, f) {
 		k := demux.FlowKey{Remote: p.From(), Local: p.To().Addr()}
 		s.flows.Admitted(p.At(), flow.TCPKey(k, port.Number()), d.Depth, d.Limit)
 	}
+	return unsent
 }
 
 // leaves tells of a frame of size bytes that is about to leave.

@@ -149,26 +149,28 @@ type Decision struct {
 
 // In sees one packet that arrived, when its fate is known; a datagram that was queued
 // has NoFate, and Read tells of the rest. ip is the packet from its IP header on, all
-// headers within. Packets that are neither TCP nor UDP are not looked at.
-func (t *Table) In(now int64, ip []byte, i *packet.Info, d Decision) {
+// headers within. Packets that are neither TCP nor UDP are not looked at. It reports
+// whether a segment acknowledges what the host has not sent yet, in a flow that was
+// seen from its first segment on.
+func (t *Table) In(now int64, ip []byte, i *packet.Info, d Decision) (unsent bool) {
 	if t == nil {
-		return
+		return false
 	}
 	if i.Kind == packet.TCP && d.Fate == demux.ToStack {
 		if i.TCPFlags&(packet.SYN|packet.FIN|packet.RST) == 0 && t.data(now, In, ip, i) {
-			return
+			return false
 		}
 	} else if i.Kind == packet.UDP && !d.Fate.Dropped() {
 		t.arrived(now, i, d)
 		if t.data(now, In, ip, i) {
-			return
+			return false
 		}
 	} else if i.Kind > packet.UDP {
-		return
+		return false
 	} else if i.Kind == packet.UDP {
 		t.arrived(now, i, d)
 	}
-	t.slow(now, In, ip, i, d)
+	return t.slow(now, In, ip, i, d)
 }
 
 // Out sees one packet that the host sends, complete but for its checksum. A
@@ -228,7 +230,8 @@ func (t *Table) data(now int64, d Direction, ip []byte, i *packet.Info) bool {
 		h := ip[i.L4 : i.L4+16 : i.L4+16]
 		n := uint32(i.PayloadLen())
 		if st&(established|zeroIn<<d) != established || n != 0 && st&(dataIn<<d) == 0 ||
-			binary.BigEndian.Uint32(h[4:]) != next || binary.BigEndian.Uint16(h[14:]) == 0 {
+			binary.BigEndian.Uint32(h[4:]) != next || binary.BigEndian.Uint16(h[14:]) == 0 ||
+			d == In && int32(binary.BigEndian.Uint32(h[8:])-r.next(Out)) > 0 {
 			return false
 		}
 		to = next + n

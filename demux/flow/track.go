@@ -17,11 +17,11 @@ const (
 	optBad
 )
 
-// slow handles what data does not.
-func (t *Table) slow(now int64, d Direction, ip []byte, i *packet.Info, dec Decision) {
+// slow handles what data does not. What it reports is In's.
+func (t *Table) slow(now int64, d Direction, ip []byte, i *packet.Info, dec Decision) (unsent bool) {
 	switch dec.Fate {
 	case demux.Malformed, demux.UnknownProto, demux.NotForUs, demux.Martian:
-		return // of no conversation of the host
+		return false // of no conversation of the host
 	}
 	k := keyOf(d, ip, i)
 	h := t.hash(&k)
@@ -33,9 +33,9 @@ func (t *Table) slow(now int64, d Direction, ip []byte, i *packet.Info, dec Deci
 	}
 	if i.Kind == packet.UDP {
 		t.datagramLocked(now, d, h, &k, r, slot, i, dec)
-		return
+		return false
 	}
-	t.segmentLocked(now, d, h, &k, r, slot, ip, i, dec)
+	return t.segmentLocked(now, d, h, &k, r, slot, ip, i, dec)
 }
 
 // revive marks a record as seen now. Taps race for the word, so it is exchanged.
@@ -173,12 +173,12 @@ func (t *Table) dropLocked(c *cold, slot uint32, dec Decision) {
 }
 
 // segmentLocked follows one TCP segment.
-func (t *Table) segmentLocked(now int64, d Direction, h uint64, k *key, r *hot, slot uint32, ip []byte, i *packet.Info, dec Decision) {
+func (t *Table) segmentLocked(now int64, d Direction, h uint64, k *key, r *hot, slot uint32, ip []byte, i *packet.Info, dec Decision) (unsent bool) {
 	const kinds = packet.SYN | packet.ACK | packet.RST
 	seq, ack, window, options := i.TCP(ip)
 	flags, size := i.TCPFlags, uint32(i.PayloadLen())
 	if dec.Fate == demux.BadChecksum && (r == nil || flags&packet.SYN != 0) {
-		return
+		return false
 	}
 	first, fresh := flags&kinds == packet.SYN, false
 	if r != nil && first {
@@ -191,7 +191,7 @@ func (t *Table) segmentLocked(now int64, d Direction, h uint64, k *key, r *hot, 
 	}
 	if r == nil {
 		if flags&packet.RST != 0 {
-			return // the answer to, or about, what nobody has seen
+			return false // the answer to, or about, what nobody has seen
 		}
 		var c *cold
 		r, c, slot = t.makeLocked(now, d, h, k)
@@ -210,7 +210,20 @@ func (t *Table) segmentLocked(now int64, d Direction, h uint64, k *key, r *hot, 
 		fresh = true
 	}
 	s := segment{now: now, d: d, seq: seq, ack: ack, window: window, size: size, flags: flags, dec: dec, slot: slot, fresh: fresh}
-	t.trackLocked(r, t.coldLocked(slot), &s, options)
+	c := t.coldLocked(slot)
+	if d == In && !dec.Fate.Dropped() && r.unsentLocked(c, &s) {
+		t.rungLocked(r, c, s.rung(Segment), [2]uint64{c.bytes(r, In), c.bytes(r, Out)})
+		return true
+	}
+	t.trackLocked(r, c, &s, options)
+	return false
+}
+
+// unsentLocked reports whether a segment from the client acknowledges what the host
+// has not sent: nothing of it counts (RFC 9293, 3.10.7.4).
+func (r *hot) unsentLocked(c *cold, s *segment) bool {
+	return s.flags&(packet.SYN|packet.ACK|packet.RST) == packet.ACK && c.handshook != 0 &&
+		!c.partial && c.known[Out] && int32(s.ack-r.next(Out)) > 0
 }
 
 // segment is one that matters, while it is looked at.
