@@ -5,7 +5,8 @@
 // without colour:
 //
 //	theory     a line without markers
-//	measured   filled markers, joined by a thin solid line
+//	measured   filled markers, joined by a thin solid line unless a theory of the
+//	           same group runs there
 //	kernel     hollow markers, joined by a dashed line
 //
 // Group decides the colour (Okabe and Ito's eight, which colour-blind readers tell

@@ -6,6 +6,7 @@ import (
 	"image/color"
 	"io"
 	"math"
+	"slices"
 	"strconv"
 
 	"gonum.org/v1/plot"
@@ -136,6 +137,9 @@ func add(p *plot.Plot, f *Figure, s *Series) error {
 	for _, pt := range s.Points {
 		x, okX := f.X.drawable(pt.X)
 		y, okY := f.Y.drawable(pt.Y)
+		if s.Kind == Theory && (x != pt.X || y != pt.Y) {
+			continue // a line ends where the diagram does
+		}
 		if okX && okY {
 			xys = append(xys, plotter.XY{X: x, Y: y})
 		}
@@ -169,15 +173,36 @@ func add(p *plot.Plot, f *Figure, s *Series) error {
 		points.Shape = hollow[g%len(hollow)]
 		line.Dashes = []vg.Length{4, 3}
 	}
-	if s.Step && len(xys) > 40 { // the staircase itself says it
-		line.Width = 1.2
-		p.Add(line)
-		p.Legend.Add(s.Name, line)
+	switch {
+	case s.Step:
+		line.Width = 1
+		points.XYs = sparse(points.XYs, 8)
+	case f.theory(s.Group):
+		p.Add(points)
+		p.Legend.Add(s.Name, points)
 		return nil
 	}
 	p.Add(line, points)
 	p.Legend.Add(s.Name, line, points)
 	return nil
+}
+
+// sparse leaves about n points of many, the last among them: a marker each tells the
+// staircases apart.
+func sparse(xys plotter.XYs, n int) plotter.XYs {
+	if len(xys) <= n {
+		return xys
+	}
+	few := make(plotter.XYs, 0, n+1)
+	for i := range n + 1 {
+		few = append(few, xys[i*(len(xys)-1)/n])
+	}
+	return few
+}
+
+// theory reports whether the figure has a theory of that group.
+func (f *Figure) theory(group int) bool {
+	return slices.ContainsFunc(f.Series, func(s Series) bool { return s.Kind == Theory && s.Group == group })
 }
 
 // settle gives an axis its range, scale and ticks.
@@ -210,13 +235,7 @@ type ticks struct{ log bool }
 // Ticks implements plot.Ticker.
 func (t ticks) Ticks(low, high float64) []plot.Tick {
 	if !t.log {
-		all := plot.DefaultTicks{}.Ticks(low, high)
-		for i := range all {
-			if all[i].Label != "" {
-				all[i].Label = number(all[i].Value)
-			}
-		}
-		return all
+		return linear(low, high)
 	}
 	decades := math.Log10(high / low)
 	var all []plot.Tick
@@ -239,12 +258,32 @@ func (t ticks) Ticks(low, high float64) []plot.Tick {
 	}
 }
 
+// linear are some five to eight labelled ticks at round numbers, and one between each
+// two.
+func linear(low, high float64) (all []plot.Tick) {
+	step := math.Pow(10, math.Floor(math.Log10((high-low)/5)))
+	for _, k := range []float64{1, 2, 2.5, 5, 10} {
+		if (high-low)/(step*k) <= 8 {
+			step *= k
+			break
+		}
+	}
+	for i := math.Ceil(low/step*2 - 1e-9); i*step/2 <= high+step*1e-9; i++ {
+		t := plot.Tick{Value: i * step / 2}
+		if math.Mod(i, 2) == 0 {
+			t.Label = number(t.Value)
+		}
+		all = append(all, t)
+	}
+	return all
+}
+
 // number is a tick's label.
 func number(v float64) string {
 	if v != 0 && (math.Abs(v) < 1e-4 || math.Abs(v) >= 1e6) {
 		return strconv.FormatFloat(v, 'g', 3, 64)
 	}
-	return strconv.FormatFloat(math.Round(v*1e6)/1e6, 'f', -1, 64)
+	return strconv.FormatFloat(math.Round(v*1e6)/1e6+0, 'f', -1, 64) // + 0: never "-0"
 }
 
 // grid is faint lines at the labelled ticks.

@@ -12,8 +12,9 @@ import (
 func All() []*lab.Experiment {
 	return []*lab.Experiment{
 		&model.QueueLoss,
+		&model.QueuePolicy,
 		&rig.UDPBurst,
-		&rig.Closed,
 		&rig.AcceptQueue,
+		&rig.Closed,
 	}
 }

@@ -31,12 +31,12 @@ type queue struct {
 	ip   []byte // a datagram with 16 bytes of payload
 }
 
-// newQueue makes a queue of so many packets.
-func newQueue(limits demux.Limits) *queue {
+// newQueue makes a queue with these limits and that policy.
+func newQueue(limits demux.Limits, policy demux.Policy) *queue {
 	q := &queue{port: demux.UDPPort(queuePort)}
 	q.t = demux.New(demux.Options{Packets: limits.Packets + 2048, Events: 1, Now: func() int64 { return q.now }})
 	q.t.SetAddrs(demux.NewAddrs(netip.PrefixFrom(hostAddr, 24)))
-	if err := q.t.Bind(q.port, demux.Config{Owner: "lab", Limits: limits, Socket: true}); err != nil {
+	if err := q.t.Bind(q.port, demux.Config{Owner: "lab", Limits: limits, Policy: policy, Socket: true}); err != nil {
 		panic(err) // a fresh table has the port
 	}
 	q.in = q.t.NewIngress(nil)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"porthole/cmd/porthole/internal/lab"
@@ -18,7 +19,7 @@ const service = float64(time.Millisecond)
 // arrivals. Larger queues near load 1 need more than are worth waiting for.
 const (
 	promised = 64
-	enough   = 500_000
+	enough   = 500_000 // arrivals
 )
 
 // QueueLoss holds one queue against the textbook.
@@ -34,15 +35,14 @@ var QueueLoss = lab.Experiment{
 		"Above load 1 no size helps: what is lost tends to 1 - 1/load, and every further place only adds delay. " +
 		"Size a queue for bursts, never for overload.",
 	Params: []lab.Param{
-		lab.Ints("capacity", []int{1, 2, 4, 8, 16, 32, 64, 256, 1024}, 1, 1024, "places", "places in the queue, beside the one in service").
+		lab.Ints("capacity", []int{1, 4, 16, 64, 256, 1024}, 1, 1024, "places", "places in the queue, beside the one in service").
 			WithQuick([]int{1, 8, 64}),
 		lab.Floats("load", []float64{0.5, 0.8, 0.95, 1, 1.2, 1.5}, 0.05, 10, "arrivals per service time", "offered load").
 			WithQuick([]float64{0.5, 0.8, 1.2}),
 		lab.Words("law", []string{"exp", "fixed"}, []string{"exp", "fixed"}, "distribution of the service time"),
 		lab.Words("queue", []string{"udp", "tcp"}, []string{"udp", "tcp"}, "what is driven: a UDP port's queue, or a TCP port's accept queue").
 			WithQuick([]string{"udp"}),
-		lab.Int("arrivals", 1_000_000, 1000, 100_000_000, "arrivals", "of each row; four times as many where the capacity is 32 to 64, since a longer queue forgets more slowly").
-			WithQuick(500_000),
+		lab.Int("arrivals", 500_000, 1000, 100_000_000, "arrivals", "of each row; four times as many where the capacity is 32 to 64, since a longer queue forgets more slowly"),
 	},
 	Columns: []lab.Column{
 		{Name: "queue"}, {Name: "law"}, {Name: "capacity", Unit: "places"}, {Name: "load", Digits: 2},
@@ -50,7 +50,7 @@ var QueueLoss = lab.Experiment{
 		{Name: "wait", Unit: "service times", Digits: 3}, {Name: "theory", Unit: "service times", Digits: 3},
 		{Name: "within"},
 	},
-	Takes: 40 * time.Second, QuickTakes: 4 * time.Second,
+	Takes: 40 * time.Second, QuickTakes: 3 * time.Second,
 	Run: runQueueLoss,
 }
 
@@ -139,7 +139,7 @@ func measureLoss(ctx context.Context, r *lab.Run, c lossCell) (lossFound, error)
 // driveUDP drives a port's queue: the server takes the oldest datagram, works, and
 // takes the next. The first twentieth is not counted.
 func driveUDP(ctx context.Context, rng *rand.Rand, load float64, capacity, n int, serve func() float64) (station, error) {
-	q := newQueue(demux.Limits{Packets: capacity, Bytes: capacity * 4096})
+	q := newQueue(demux.Limits{Packets: capacity, Bytes: capacity * 4096}, demux.Policy{})
 	between := service / load
 	arrives, free, busy := rng.ExpFloat64()*between, 0.0, false
 	warm := n / 20
@@ -181,7 +181,10 @@ func driveUDP(ctx context.Context, rng *rand.Rand, load float64, capacity, n int
 // lossFigures draws loss and wait over capacity, a series a load.
 func lossFigures(r *lab.Run, found []lossFound) {
 	for _, law := range r.Texts("law") {
-		model := map[string]string{"exp": "M/M/1/K", "fixed": "M/D/1/K"}[law]
+		model, theory := "M/M/1/K", mm1k
+		if law == "fixed" {
+			model, theory = "M/D/1/K", md1k
+		}
 		loss := lab.Figure{
 			Name: "loss-" + law, Title: "What is lost (" + law + " service)",
 			X:       lab.Axis{Label: "queue capacity", Unit: "places", Log: true},
@@ -191,7 +194,7 @@ func lossFigures(r *lab.Run, found []lossFound) {
 		wait := lab.Figure{
 			Name: "wait-" + law, Title: "What it costs (" + law + " service)",
 			X:       lab.Axis{Label: "queue capacity", Unit: "places", Log: true},
-			Y:       lab.Axis{Label: "mean wait", Unit: "service times", Log: true, Min: 0.01},
+			Y:       lab.Axis{Label: "mean wait", Unit: "service times", Log: true, Min: 0.1},
 			Caption: "Lines are " + model + ", markers what the queue did. Above load 1 each further place is one more service time to wait.",
 		}
 		for g, load := range r.Floats("load") {
@@ -201,19 +204,30 @@ func lossFigures(r *lab.Run, found []lossFound) {
 					x := float64(f.capacity)
 					l = append(l, lab.Point{X: x, Y: 100 * f.got.loss})
 					w = append(w, lab.Point{X: x, Y: f.got.wait})
-					lt = append(lt, lab.Point{X: x, Y: 100 * f.want.loss})
-					wt = append(wt, lab.Point{X: x, Y: f.want.wait})
 				}
 			}
+			for _, n := range line(slices.Min(r.Ints("capacity")), slices.Max(r.Ints("capacity"))) {
+				s := theory(load, n+1)
+				lt = append(lt, lab.Point{X: float64(n), Y: 100 * s.loss})
+				wt = append(wt, lab.Point{X: float64(n), Y: s.wait})
+			}
 			name := fmt.Sprintf("load %g", load)
-			loss.Series = append(loss.Series, lab.Series{Name: name + ", theory", Kind: lab.Theory, Group: g, Points: lt},
-				lab.Series{Name: name, Kind: lab.Measured, Group: g, Points: l})
-			wait.Series = append(wait.Series, lab.Series{Name: name + ", theory", Kind: lab.Theory, Group: g, Points: wt},
-				lab.Series{Name: name, Kind: lab.Measured, Group: g, Points: w})
+			loss.Series = append(loss.Series, lab.Series{Name: name, Kind: lab.Measured, Group: g, Points: l},
+				lab.Series{Name: name + ", " + model, Kind: lab.Theory, Group: g, Points: lt})
+			wait.Series = append(wait.Series, lab.Series{Name: name, Kind: lab.Measured, Group: g, Points: w},
+				lab.Series{Name: name + ", " + model, Kind: lab.Theory, Group: g, Points: wt})
 		}
 		r.Figure(loss)
 		r.Figure(wait)
 	}
+}
+
+// line is numbers from low to high, close enough together for a curve.
+func line(low, high int) (all []int) {
+	for n := low; n < high; n += max(n/8, 1) {
+		all = append(all, n)
+	}
+	return append(all, high)
 }
 
 // sawLoss says what the largest load shows between the smallest and largest queue.

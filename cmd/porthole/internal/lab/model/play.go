@@ -1,0 +1,116 @@
+package model
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"porthole/demux"
+)
+
+// arrival is one request that comes, and how long its answer will take. Both belong to
+// the request: whatever queue it meets, they are the same.
+type arrival struct {
+	at, serve int64 // ns
+}
+
+// outcome is what became of a play's arrivals.
+type outcome struct {
+	arrived int
+	lost    int
+	waits   []int64 // of those that were served, from arrival to the begin of service, ascending
+	good    int     // of those, answered before the deadline
+	until   int64   // when the last was answered
+}
+
+func (o *outcome) lostShare() float64 { return 100 * float64(o.lost) / float64(max(o.arrived, 1)) }
+func (o *outcome) goodShare() float64 { return 100 * float64(o.good) / float64(max(o.arrived, 1)) }
+
+// wait is a quantile of the waits, or nothing when nobody was served.
+func (o *outcome) wait(q float64) any {
+	if len(o.waits) == 0 {
+		return nil
+	}
+	return time.Duration(o.waits[min(int(q*float64(len(o.waits))), len(o.waits)-1)])
+}
+
+// play lets the arrivals, in order of time, come to a queue with one server, until the
+// last that is not lost has been answered.
+func play(ctx context.Context, limits demux.Limits, policy demux.Policy, all []arrival, deadline time.Duration) (outcome, error) {
+	q := newQueue(limits, policy)
+	o := outcome{arrived: len(all)}
+	free, busy := int64(0), false
+	next := func(now int64) { // the server takes the next, if there is one
+		came, number, ok := q.take(now)
+		if busy = ok; !ok {
+			return
+		}
+		free = now + all[number].serve
+		o.waits = append(o.waits, now-came)
+		o.until = free
+		if free-came <= int64(deadline) {
+			o.good++
+		}
+	}
+	for i := range all {
+		for busy && free <= all[i].at {
+			next(free)
+		}
+		q.arrive(all[i].at, uint64(i))
+		if !busy {
+			next(all[i].at)
+		}
+		if i%4096 == 0 && ctx.Err() != nil {
+			return o, ctx.Err()
+		}
+	}
+	for busy {
+		next(free)
+	}
+	o.lost = int(q.lost())
+	slices.Sort(o.waits)
+	return o, nil
+}
+
+// playDoor is play for connections at a TCP port's accept queue with so many places:
+// the service takes one, works on it, takes the next. Who is refused gives up.
+func playDoor(ctx context.Context, places int, all []arrival, deadline time.Duration) (outcome, error) {
+	d := newDoor(places)
+	defer d.d.Close()
+	o := outcome{arrived: len(all)}
+	free, busy, waiting := int64(0), false, 0
+	next := func(now int64) {
+		if busy = waiting > 0; !busy {
+			return
+		}
+		waiting--
+		a := all[d.accept().(int)]
+		free = now + a.serve
+		o.waits = append(o.waits, now-a.at)
+		o.until = free
+		if free-a.at <= int64(deadline) {
+			o.good++
+		}
+	}
+	for i := range all {
+		for busy && free <= all[i].at {
+			next(free)
+		}
+		if d.connect(all[i].at, i) {
+			waiting++
+		} else {
+			o.lost++
+		}
+		if !busy {
+			next(all[i].at)
+		}
+		if i%4096 == 0 && ctx.Err() != nil {
+			return o, ctx.Err()
+		}
+	}
+	for busy {
+		next(free)
+	}
+	slices.Sort(o.waits)
+	return o, nil
+}
