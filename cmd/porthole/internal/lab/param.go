@@ -92,7 +92,7 @@ type domain struct {
 }
 
 func between[T number](low, high T, parse func(string) (T, error)) domain {
-	span := fmt.Sprintf("%v to %v", low, high)
+	span := textOf(low) + " to " + textOf(high)
 	return domain{span, func(s string) (any, error) {
 		v, err := parse(s)
 		if err != nil || !(v >= low && v <= high) {
@@ -191,6 +191,15 @@ func as[T cmp.Ordered](all []any) (list []T) {
 // textOf is a value as --set takes it.
 func textOf(v any) string {
 	switch v := v.(type) {
+	case time.Duration: // 1m, not 1m0s
+		s := v.String()
+		if strings.HasSuffix(s, "m0s") {
+			s = strings.TrimSuffix(s, "0s")
+		}
+		if strings.HasSuffix(s, "h0m") {
+			s = strings.TrimSuffix(s, "0m")
+		}
+		return s
 	case float64:
 		return strconv.FormatFloat(v, 'g', -1, 64)
 	case []int:

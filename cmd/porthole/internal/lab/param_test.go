@@ -29,12 +29,12 @@ var sample = Experiment{
 func TestBadParameters(t *testing.T) {
 	for _, tt := range []struct{ name, set, want string }{
 		{"near", "capactiy=5", `sample: no parameter "capactiy"; did you mean capacity (1 to 1024 places, comma-separated)?`},
-		{"far", "zebra=5", `sample: no parameter "zebra"; it has capacity (1 to 1024 places, comma-separated); load (0.1 to 2 erlang); hold (1ms to 1m0s); law (exp, fixed)`},
+		{"far", "zebra=5", `sample: no parameter "zebra"; it has capacity (1 to 1024 places, comma-separated); load (0.1 to 2 erlang); hold (1ms to 1m); law (exp, fixed)`},
 		{"no value", "load", `sample: load: no value; want load=VALUE with 0.1 to 2 erlang`},
 		{"too large", "load=2.1", `sample: load: "2.1" is not in its range: 0.1 to 2 erlang`},
 		{"not a number", "load=NaN", `sample: load: "NaN" is not in its range: 0.1 to 2 erlang`},
 		{"one of a list", "capacity=1,0,5", `sample: capacity: "0" is not in its range: 1 to 1024 places, comma-separated`},
-		{"no unit", "hold=20", `sample: hold: "20" is not in its range: 1ms to 1m0s`},
+		{"no unit", "hold=20", `sample: hold: "20" is not in its range: 1ms to 1m`},
 		{"word", "law=gamma", `sample: law: "gamma" is not in its range: exp, fixed`},
 		{"empty", "law=", `sample: law: "" is not in its range: exp, fixed`},
 	} {
