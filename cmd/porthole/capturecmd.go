@@ -133,20 +133,25 @@ func (c *captureCmd) capture(con *console, client *control.Client, o porthole.Ca
 		case <-copied:
 		}
 	}()
-	n, err := io.Copy(out, stream)
+	file := captureFile{f: out}
+	_, err = io.Copy(&file, stream)
 	close(copied)
 	<-asked
-	if err != nil {
-		var pe *os.PathError
-		if errors.As(err, &pe) {
-			return s, fmt.Errorf("capture: %w", err)
+	if pe := (*os.PathError)(nil); errors.As(err, &pe) {
+		return s, fmt.Errorf("capture: %w", err) // the disk is full, or its like
+	}
+	if err != nil || !file.ended {
+		text := "capture: host %s was cut off after %d records"
+		if !file.trim() {
+			text += ", the last one in its middle"
 		}
-		return s, fmt.Errorf("capture: host %s has ended, and the file after %d bytes with it", client.Name, n)
+		return s, fmt.Errorf(text, client.Name, file.records)
 	}
 	if end, err := client.Capture(context.Background(), s.ID); err == nil {
 		return end, nil
 	}
-	s.State, s.Reason = "ended", "host stopped"
+	s.State, s.Reason, s.Written = "ended", "host stopped", file.records
+	s.Seen, s.Accepted, s.Missed = file.stats.Seen, file.stats.Accepted, file.stats.Missed
 	return s, nil
 }
 
