@@ -153,19 +153,27 @@ func (c *Config) validateServices(bad func(string, string, ...any) error) error 
 			if p.Number == 0 || p.Proto != "tcp" && p.Proto != "udp" {
 				return bad(k, "%v is no port: want NUMBER/tcp or NUMBER/udp", p)
 			}
+			if !slices.ContainsFunc(s.Ports, func(o services.Port) bool { return o.Proto == p.Proto }) {
+				return bad(k, "%s has no %s port", s.Name, p.Proto)
+			}
 			if who := owner[p]; who != "" {
 				return bad(k, "%v is already taken by %s", p, who)
 			}
 			owner[p] = s.Name
 		}
+		var err error
 		if v, ok := sc.Options.(interface{ Validate() error }); ok {
-			if err := v.Validate(); err != nil {
-				var ce *services.ConfigError
-				if errors.As(err, &ce) {
-					return &services.ConfigError{Key: key + "." + ce.Key, Err: ce.Err}
-				}
-				return &services.ConfigError{Key: key, Err: err}
+			err = v.Validate()
+		}
+		if v, ok := sc.Options.(interface{ ValidateData(dir string) error }); ok && err == nil {
+			err = v.ValidateData(c.DataDir)
+		}
+		if err != nil {
+			var ce *services.ConfigError
+			if errors.As(err, &ce) {
+				return &services.ConfigError{Key: key + "." + ce.Key, Err: ce.Err}
 			}
+			return &services.ConfigError{Key: key, Err: err}
 		}
 	}
 	for name := range c.Services {

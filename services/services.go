@@ -27,7 +27,8 @@ type Service struct {
 	// Config returns a pointer to a fresh configuration that holds the defaults,
 	// or nil Config when there is nothing to configure. Fields carry `yaml:"key"`
 	// and `doc:"comment"` tags; the type may have Validate() error, which returns
-	// a *ConfigError to point at a key.
+	// a *ConfigError to point at a key, and ValidateData(dir string) error, which is
+	// told the host's data directory ("" when there is none).
 	Config func() any
 	// Serve answers on env.TCP and env.UDP until ctx ends, then closes what it
 	// opened, waits for its goroutines and returns nil. An error ends this

@@ -1,6 +1,7 @@
 package http
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -70,6 +71,14 @@ const (
 	maxCount       = 1 << 20
 	maxSize        = services.Size(1) << 50
 )
+
+// ValidateData reports what is wrong with the host's data directory being dir.
+func (c *Config) ValidateData(dir string) error {
+	if c.Upload && c.Files == "" && dir == "" {
+		return &services.ConfigError{Key: "upload", Err: errors.New("needs a directory: set files here, or data-dir for the host")}
+	}
+	return nil
+}
 
 // Validate reports the first wrong key.
 func (c *Config) Validate() error {

@@ -209,8 +209,8 @@ func TestRoundTrip(t *testing.T) {
 }
 
 func TestNearest(t *testing.T) {
-	known := []string{"address", "address6", "mtu", "name"}
-	for in, want := range map[string]string{"adress": "address", "addres6": "address", "MTU": "mtu", "mut": "mtu", "nam": "name", "x": "", "": ""} {
+	known := []string{"address", "address6", "ftp", "http", "mtu", "name"}
+	for in, want := range map[string]string{"adress": "address", "addres6": "address", "MTU": "mtu", "mut": "mtu", "nam": "name", "ddress": "address", "htp": "http", "x": "", "": ""} {
 		require.Equal(t, want, Nearest(in, known), in)
 	}
 }
