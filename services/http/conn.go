@@ -194,7 +194,16 @@ func (c *conn) Read(p []byte) (int, error) {
 		}
 	}
 	if !c.heads.off && n > 0 {
-		if c.heads.see(p[:n]); err == nil && c.heads.hopeless() {
+		c.heads.see(p[:n])
+		switch {
+		case err != nil:
+		case c.heads.hopeless():
+			err = io.EOF
+		case c.heads.isTLS() && c.refuse != nil:
+			// A client that waits for the answer to its hello would wait for the header
+			// timeout.
+			c.refused.Store(true)
+			c.write(c.refuse(c.RemoteAddr(), "TLS", "400 Bad Request: TLS on a port without it"))
 			err = io.EOF
 		}
 	}

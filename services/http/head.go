@@ -109,6 +109,10 @@ func (h *heads) hopeless() bool {
 	return h.lines == 1 && h.begun && !bytes.Contains(h.request[:h.kept], []byte(" HTTP/"))
 }
 
+// isTLS reports whether the connection began as TLS does: with a handshake record
+// of version 3 (RFC 8446, 5.1).
+func (h *heads) isTLS() bool { return h.lines == 0 && h.n >= 2 && h.line[0] == 22 && h.line[1] == 3 }
+
 // text is what is known of the latest request line, for the log.
 func (h *heads) text() string {
 	if h.inRequestLine() {
