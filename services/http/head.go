@@ -74,10 +74,15 @@ func (h *heads) end() {
 		h.off = bytes.HasPrefix(text, []byte("PRI * HTTP/2"))
 	case !h.begun: // a blank line before a request
 	case len(text) > 0:
-		if _, ok := field(text, "transfer-encoding:"); ok {
-			h.coded = true
-		} else if value, ok := field(text, "content-length:"); ok {
-			h.length, _ = strconv.ParseInt(string(value), 10, 64)
+		switch text[0] {
+		case 't', 'T':
+			if _, ok := field(text, "transfer-encoding:"); ok {
+				h.coded = true
+			}
+		case 'c', 'C':
+			if value, ok := field(text, "content-length:"); ok {
+				h.length, _ = strconv.ParseInt(string(value), 10, 64)
+			}
 		}
 	default:
 		h.begun = false
@@ -103,10 +108,13 @@ func field(line []byte, name string) ([]byte, bool) {
 // inRequestLine reports whether the line that has not ended is a request line.
 func (h *heads) inRequestLine() bool { return !h.begun && h.n > 0 }
 
-// hopeless reports whether the connection began with a line that is no request
-// line. Before it looks, net/http would wait for as much as tells HTTP/2 from it.
+// shortLine is less than what tells HTTP/2 from HTTP/1.
+const shortLine = len("PRI * HTTP/2.0")
+
+// hopeless reports whether the connection began with a line that is too short to be
+// a request line. Before it looks, net/http would wait for shortLine bytes.
 func (h *heads) hopeless() bool {
-	return h.lines == 1 && h.begun && !bytes.Contains(h.request[:h.kept], []byte(" HTTP/"))
+	return h.lines == 1 && h.begun && h.kept < shortLine && !bytes.Contains(h.request[:h.kept], []byte(" HTTP/"))
 }
 
 // isTLS reports whether the connection began as TLS does: with a handshake record

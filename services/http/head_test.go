@@ -119,6 +119,28 @@ func TestRedirectsUnderTest(t *testing.T) {
 	require.Contains(t, string(body), `"url": "`+w.url+`/test/anything/a%2Fb"`)
 }
 
+// A request line that comes alone is waited for, unless it can be none.
+func TestRequestLineAlone(t *testing.T) {
+	for _, c := range []struct {
+		line string
+		want bool
+	}{
+		{"GET / HTTP/1.1\r\n", false},
+		{"GET /" + strings.Repeat("x", 2*lineKept) + " HTTP/1.1\r\n", false},
+		{"GET /" + strings.Repeat("x", lineKept-len("GET / HT")) + " HTTP/1.1\r\n", false},
+		{"G / HTTP/1.1\n", false}, // 12 letters, and good
+		{"GET /\r\n", true},
+		{"X\n", true},
+		{"\r\n", false},
+		{"\r\nX\n", false}, // the blank line was skipped before, or this is not the first
+		{"GET /", false},
+	} {
+		var h heads
+		h.see([]byte(c.line))
+		require.Equal(t, c.want, h.hopeless(), "%q", c.line)
+	}
+}
+
 // However a connection is cut into reads, the heads say the same.
 func FuzzHeads(f *testing.F) {
 	f.Add([]byte("PUT / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabcGET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"), uint8(1))
