@@ -23,16 +23,31 @@ func (h *Host) Flows(port *services.Port, limit int) []Flow {
 		line := demuxPort(*port)
 		f.Port = &line
 	}
-	return h.flows.Flows(h.now(), f)
+	fs := h.flows.Flows(h.now(), f)
+	h.received(fs)
+	return fs
 }
 
 // Flow is one conversation with its ladder of segments.
-func (h *Host) Flow(id FlowID) (Flow, bool) { return h.flows.Get(h.now(), id) }
+func (h *Host) Flow(id FlowID) (Flow, bool) {
+	f, ok := h.flows.Get(h.now(), id)
+	h.stack.Receive(&f)
+	return f, ok
+}
+
+// received completes what the stack knows of flows' receive buffers.
+func (h *Host) received(fs []Flow) {
+	for i := range fs {
+		h.stack.Receive(&fs[i])
+	}
+}
 
 // FlowsSince gives up to limit flows that changed after cursor, the cursor for the
 // next call, and how many changes were overwritten in between.
 func (h *Host) FlowsSince(cursor uint64, limit int) (flows []Flow, next, missed uint64) {
-	return h.flows.Since(h.now(), cursor, limit)
+	flows, next, missed = h.flows.Since(h.now(), cursor, limit)
+	h.received(flows)
+	return flows, next, missed
 }
 
 // Why explains a conversation ("f1a"), a port ("80/tcp"), or whatever last had

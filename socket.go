@@ -17,7 +17,7 @@ import (
 func (h *Host) listen(port uint16, owner string) (*stack.Listener, error) {
 	s := h.settingsOf(services.TCP(port))
 	door := s.door()
-	ln, err := h.stack.Listen(port, stack.ListenConfig{Owner: owner, Limits: s.limits(), Door: &door})
+	ln, err := h.stack.Listen(port, stack.ListenConfig{Owner: owner, Limits: s.limits(), Door: &door, ReceiveBuffer: int(*s.ReceiveBuffer)})
 	if err != nil {
 		return nil, err
 	}

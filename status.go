@@ -4,7 +4,9 @@ import (
 	"time"
 
 	"porthole/demux"
+	"porthole/demux/flow"
 	"porthole/services"
+	"porthole/stack"
 )
 
 // PortStatus is one bound port: what `porthole ports` shows.
@@ -34,6 +36,21 @@ type PortStatus struct {
 	Syn          int               `json:"syn_queue"`    // half-open connections (TCP)
 	SynLimit     int               `json:"syn_limit"`    // one more may be half open
 	SynHigh      int               `json:"syn_high"`     // most at once
+
+	// Of the port's open connections (TCP): bytes that have come and the service has
+	// not read, of all and of the fullest; what that one's receive buffer holds; the
+	// smallest window that any was offered last.
+	Connections    int `json:"connections"`
+	ReceiveQueue   int `json:"receive_queue"`
+	ReceiveFullest int `json:"receive_fullest"`
+	ReceiveBuffer  int `json:"receive_buffer"`
+	Window         int `json:"window"`
+	// Times that the host closed its window to a client of the port, connections where
+	// it is closed now, and for how long in all.
+	ZeroWindows    uint64        `json:"zero_windows"`
+	ZeroWindowsNow int           `json:"zero_windows_now"`
+	ZeroWindowFor  time.Duration `json:"zero_window_ns"`
+
 	Fates        map[string]uint64 `json:"fates"`        // non-zero ones
 
 	Settings Settings `json:"settings"`          // all of them, as they are
@@ -49,10 +66,12 @@ func (h *Host) Ports() []PortStatus {
 		}
 	}
 	var ps []PortStatus
+	receiving, zeros := h.stack.Receiving(0), h.flows.ZeroWindows(h.now())
 	for _, s := range h.table.Ports() {
 		r := declared[portOf(s.Port)]
 		if !s.Port.IsLane() && (s.Owner != "" || r != nil) {
 			ps = append(ps, h.status(s, r))
+			ps[len(ps)-1].receive(receiving, zeros)
 		}
 	}
 	return ps
@@ -73,7 +92,22 @@ func (h *Host) Port(p services.Port) (s PortStatus, ok bool) {
 	if st.Owner == "" && owner == nil {
 		return s, false
 	}
-	return h.status(st, owner), true
+	s = h.status(st, owner)
+	if p.Proto == "tcp" {
+		s.receive(h.stack.Receiving(p.Number), h.flows.ZeroWindows(h.now()))
+	}
+	return s, true
+}
+
+// receive adds how a TCP port's connections receive.
+func (s *PortStatus) receive(by map[uint16]stack.Receiving, zeros map[uint16]flow.ZeroWindows) {
+	if s.Port.Proto != "tcp" {
+		return
+	}
+	r, z := by[s.Port.Number], zeros[s.Port.Number]
+	s.Connections, s.ReceiveQueue, s.ReceiveFullest = r.Connections, r.Queued, r.Fullest
+	s.ReceiveBuffer, s.Window = r.Buffer, r.Window
+	s.ZeroWindows, s.ZeroWindowsNow, s.ZeroWindowFor = z.Count, z.Now, z.For
 }
 
 func (h *Host) status(s demux.PortStats, r *running) PortStatus {

@@ -26,6 +26,9 @@ type ListenConfig struct {
 	// Door bounds the SYN queue and the accept queue; nil: DefaultBacklog for both,
 	// cookies when the SYN queue is full.
 	Door *demux.DoorConfig
+	// ReceiveBuffer is of each connection, in bytes, from its first window on; 0:
+	// auto-tuned. SetReceiveBuffer changes it; the first window stays.
+	ReceiveBuffer int
 }
 
 // Listener is a TCP port on all of the host's addresses. Its door admits
@@ -60,6 +63,7 @@ func (s *Stack) Listen(port uint16, c ListenConfig) (*Listener, error) {
 		return nil, err
 	}
 	ln := &Listener{s: s, port: port, closed: make(chan struct{})}
+	ln.rcvBuf.Store(int64(c.ReceiveBuffer))
 	ln.cookies.clock, ln.cookies.port = s.net.Clock(), port
 	ln.door = demux.NewDoor(conf, ln.cookies.valid)
 	if err := ln.open(); err != nil {
@@ -79,6 +83,9 @@ func (ln *Listener) open() error {
 	}
 	ep.SocketOptions().SetReuseAddress(true)
 	ep.SocketOptions().SetV6Only(false)
+	if n := ln.rcvBuf.Load(); n > 0 {
+		setReceiveBuffer(ep, int(n))
+	}
 	if terr := ep.Bind(tcpip.FullAddress{Port: ln.port}); terr != nil {
 		ep.Close()
 		return errno(terr)

@@ -21,7 +21,8 @@ type portsCmd struct {
 
 // Help is shown under `porthole ports --help`.
 func (portsCmd) Help() string {
-	return "QUEUE, SYN and ACCEPT are the port's queues: how many wait, and of how many (a backlog of N lets one more wait). PEAK is the most at once."
+	return "QUEUE, SYN and ACCEPT are the port's queues: how many wait, and of how many (a backlog of N lets one more wait). PEAK is the most at once. " +
+		"Where a service reads slower than its clients send: RECEIVED is the fullest receive buffer among the port's connections, of what it may hold, WINDOW the smallest that any was offered last, CLOSED how often and how long windows were closed."
 }
 
 // Run asks a running host for its port table.

@@ -9,12 +9,17 @@ import (
 	"unicode/utf8"
 
 	"porthole"
+	"porthole/services"
 )
 
 // portTable writes the ports with their queues, a line each.
 func portTable(w io.Writer, ports []porthole.PortStatus) error {
 	rows := [][]string{{"PORT", "SERVICE", "STATE", "PROBE", "ARRIVED", "QUEUE", "PEAK", "SYN", "PEAK", "ACCEPT", "PEAK", "LOST"}}
 	set := slices.ContainsFunc(ports, func(p porthole.PortStatus) bool { return p.Changed != "" })
+	data := slices.ContainsFunc(ports, func(p porthole.PortStatus) bool { return p.ReceiveQueue > 0 || p.ZeroWindows > 0 })
+	if data {
+		rows[0] = append(rows[0], "RECEIVED", "WINDOW", "CLOSED")
+	}
 	if set {
 		rows[0] = append(rows[0], "SET")
 	}
@@ -31,6 +36,9 @@ func portTable(w io.Writer, ports []porthole.PortStatus) error {
 			row = append(row, "-", "-", "-", "-")
 		}
 		row = append(row, lost(p))
+		if data {
+			row = append(row, received(p)...)
+		}
 		if set {
 			row = append(row, p.Changed)
 		}
@@ -38,6 +46,20 @@ func portTable(w io.Writer, ports []porthole.PortStatus) error {
 	}
 	_, err := io.WriteString(w, columns(rows, 4, 5, 6, 7, 8, 9, 10))
 	return err
+}
+
+// received is the fullest receive buffer of a port's connections, the smallest window
+// offered last, and how often and long windows were closed.
+func received(p *porthole.PortStatus) []string {
+	row := []string{"-", "-", "-"}
+	if p.Connections > 0 {
+		row[0] = services.Size(p.ReceiveFullest).String() + "/" + services.Size(p.ReceiveBuffer).String()
+		row[1] = services.Size(p.Window).String()
+	}
+	if p.ZeroWindows > 0 {
+		row[2] = fmt.Sprintf("%dx %v", p.ZeroWindows, p.ZeroWindowFor.Round(time.Millisecond))
+	}
+	return row
 }
 
 // listens reports whether the port has a SYN queue and an accept queue.

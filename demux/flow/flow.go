@@ -57,6 +57,8 @@ type Table struct {
 	recorders recorders
 
 	mu      sync.Mutex
+	hashes  []uint32 // of the records' keys
+	zeros   map[uint16]*spells
 	cold    []*[coldSlab]cold
 	used    uint32 // records handed out so far; never given back but by eviction
 	ages    ages
@@ -90,8 +92,12 @@ type hot struct {
 	key   [5]atomic.Uint64 // as in key
 	dir   [2]atomic.Uint64 // next sequence number (UDP: datagrams), tick
 	state atomic.Uint32    // generation of the record and the bits below
-	hash  uint32           // guarded by Table.mu
+	// window is what the host offered last, as sent, and the bit inSYN.
+	window atomic.Uint32
 }
+
+// inSYN marks a window of a segment with SYN, which is not scaled (RFC 7323, 2.2).
+const inSYN = 1 << 16
 
 // The bits of hot.state.
 const (
@@ -127,7 +133,7 @@ func New(o Options) *Table {
 		n = DefaultFlows
 	}
 	n = min(n, MaxFlows)
-	t := &Table{start: o.Start, hot: make([]hot, n), nextID: 1}
+	t := &Table{start: o.Start, hot: make([]hot, n), hashes: make([]uint32, n), zeros: map[uint16]*spells{}, nextID: 1}
 	for i := range t.seed {
 		t.seed[i] = rand.Uint64() | 1
 	}
@@ -243,7 +249,15 @@ func (t *Table) data(now int64, d Direction, ip []byte, i *packet.Info) bool {
 	if int32(next^to) < 0 {
 		return false
 	}
-	return r.dir[d].CompareAndSwap(old, uint64(to)<<32|uint64(tick(now)))
+	if !r.dir[d].CompareAndSwap(old, uint64(to)<<32|uint64(tick(now))) {
+		return false
+	}
+	if d == Out && st&isUDP == 0 {
+		if w := uint32(binary.BigEndian.Uint16(ip[i.L4+14:])); r.window.Load() != w {
+			r.window.Store(w)
+		}
+	}
+	return true
 }
 
 // key names a flow in words: protocol, IP version, remote and local port in meta; both

@@ -59,7 +59,7 @@ func (t *Table) insertLocked(h uint64, slot uint32) {
 	for t.index[at].Load() != 0 {
 		at = (at + 1) & t.mask
 	}
-	t.hot[slot].hash = uint32(h)
+	t.hashes[slot] = uint32(h)
 	t.index[at].Store(uint32(h>>32)&^t.low | slot + 1)
 }
 
@@ -67,7 +67,7 @@ func (t *Table) insertLocked(h uint64, slot uint32) {
 // no tombstones. It does nothing for a record that is not in the index.
 func (t *Table) removeLocked(slot uint32) {
 	mask, low := t.mask, t.low
-	at := t.hot[slot].hash & mask
+	at := t.hashes[slot] & mask
 	for e := t.index[at].Load(); e&low != slot+1; e = t.index[at].Load() {
 		if e == 0 {
 			return
@@ -79,7 +79,7 @@ func (t *Table) removeLocked(slot uint32) {
 		if e == 0 {
 			break
 		}
-		home := t.hot[e&low-1].hash & mask
+		home := t.hashes[e&low-1] & mask
 		if (next-home)&mask >= (next-at)&mask { // may stand at the gap
 			t.index[at].Store(e)
 			at = next

@@ -41,6 +41,8 @@ type Flow struct {
 	Ended     time.Duration `json:"ended_ns,omitempty"`
 	ResetBy   string        `json:"reset_by,omitempty"` // client or host
 
+	Receive *Receive `json:"receive,omitempty"` // of an open TCP connection, as long as the stack has it
+
 	Ladder  []Rung `json:"ladder,omitempty"`
 	Head    int    `json:"head,omitempty"`    // how many of Ladder come before Skipped
 	Skipped uint32 `json:"skipped,omitempty"` // rungs between the first and the last
@@ -259,11 +261,16 @@ func (t *Table) copy(now int64, slot uint32, id ID) (Flow, bool) {
 	}
 	r := &t.hot[slot]
 	bytes := [2]uint64{c.bytes(r, In), c.bytes(r, Out)}
+	window := c.window(r)
 	seen := max(t.seenLocked(now, slot), c.born)
 	st := r.state.Load()
 	rungs, head, skipped := t.rungs.copy(buf[:0], &c.ladder)
 	t.mu.Unlock()
-	return t.flow(now, &c, bytes, seen, st, rungs, head, skipped), true
+	f := t.flow(now, &c, bytes, seen, st, rungs, head, skipped)
+	if c.k.isTCP() && c.handshook != 0 && !c.ended {
+		f.Receive = &Receive{Window: window}
+	}
+	return f, true
 }
 
 func (t *Table) flow(now int64, c *cold, bytes [2]uint64, seen int64, st uint32, rungs []rung, head int, skipped uint32) Flow {

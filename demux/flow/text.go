@@ -62,6 +62,9 @@ func (f *Flow) parts() []string {
 		parts = append(parts, "first byte read "+short(f.Read-f.Accepted)+" later")
 	}
 	parts = f.dataParts(parts, in, out)
+	if r := f.Receive; r != nil && r.Queued > 0 {
+		parts = append(parts, fmt.Sprintf("%s of %s received and not read, window %s", size(uint64(r.Queued)), size(uint64(r.Buffer)), size(uint64(r.Window))))
+	}
 	switch {
 	case f.ResetBy != "":
 		parts = append(parts, "reset by "+map[string]string{"client": in, "host": out}[f.ResetBy]+" after "+short(f.Ended))

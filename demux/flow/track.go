@@ -62,6 +62,7 @@ func (t *Table) makeLocked(now int64, d Direction, h uint64, k *key) (*hot, *col
 	} else {
 		slot = t.oldestLocked(now)
 		t.evicted++
+		t.endLocked(&t.hot[slot], t.coldLocked(slot), now)
 		if t.trouble == slot+1 {
 			t.trouble = 0
 		}
@@ -70,6 +71,7 @@ func (t *Table) makeLocked(now int64, d Direction, h uint64, k *key) (*hot, *col
 	r, c := &t.hot[slot], t.coldLocked(slot)
 	r.state.Store((r.state.Load()/stateBits + 1) * stateBits) // of no established flow
 	r.setKey(k)
+	r.window.Store(0)
 	r.dir[In].Store(uint64(tick(now)))
 	r.dir[Out].Store(uint64(tick(now)))
 	t.rungs.drop(&c.ladder)
@@ -81,9 +83,10 @@ func (t *Table) makeLocked(now int64, d Direction, h uint64, k *key) (*hot, *col
 }
 
 // retireLocked lets a record go on as history: its addresses begin another conversation.
-func (t *Table) retireLocked(slot uint32) {
+func (t *Table) retireLocked(slot uint32, now int64) {
 	t.removeLocked(slot)
 	r := &t.hot[slot]
+	t.endLocked(r, t.coldLocked(slot), now)
 	r.state.Store((r.state.Load()/stateBits + 1) * stateBits)
 }
 
@@ -185,7 +188,7 @@ func (t *Table) segmentLocked(now int64, d Direction, h uint64, k *key, r *hot, 
 		c := t.coldLocked(slot)
 		other := !c.known[d] || c.isn[d] != seq || c.hostFirst != (d == Out)
 		if other && (c.ended || c.handshook == 0 || c.partial) {
-			t.retireLocked(slot)
+			t.retireLocked(slot, now)
 			r = nil
 		}
 	}
@@ -258,12 +261,20 @@ func (t *Table) trackLocked(r *hot, c *cold, s *segment, options []byte) {
 		keep, change = true, c.drops == 1
 	}
 	end := s.seq + s.size
+	if d == Out && s.flags&packet.RST == 0 {
+		w := uint32(s.window)
+		if s.flags&packet.SYN != 0 {
+			w |= inSYN
+		}
+		r.window.Store(w)
+	}
 	switch {
 	case s.flags&packet.RST != 0:
 		keep, change = true, true
 		if !dropped && !c.ended {
 			c.resetBy = 1 + uint8(d)
 			c.end(s.now)
+			t.endLocked(r, c, s.now)
 			t.trouble = s.slot + 1
 		}
 	case s.flags&packet.SYN != 0:
@@ -298,6 +309,7 @@ func (t *Table) trackLocked(r *hot, c *cold, s *segment, options []byte) {
 				r.advanceLocked(s.now, c, d, end+1)
 				if c.fin[In] && c.fin[Out] {
 					c.end(s.now)
+					t.endLocked(r, c, s.now)
 				}
 			}
 		}
@@ -347,20 +359,23 @@ func (t *Table) orderLocked(r *hot, c *cold, s *segment, keep bool) (What, bool)
 	return Resent, true
 }
 
+// endLocked ends the spells of closed windows of a flow that is over.
+func (t *Table) endLocked(r *hot, c *cold, now int64) {
+	t.openedLocked(r, c, In, now)
+	t.openedLocked(r, c, Out, now)
+}
+
 // windowLocked notes when a sender's window closes and opens.
 func (t *Table) windowLocked(r *hot, c *cold, s *segment) What {
 	bit := zeroIn << s.d
 	closed := r.state.Load()&bit != 0
 	switch {
-	case s.window == 0 && !closed && !s.dec.Fate.Dropped() && c.handshook != 0:
-		r.set(bit)
-		c.zeros[s.d]++
-		c.zeroSince[s.d] = s.now
+	case s.window == 0 && !closed && !s.dec.Fate.Dropped() && c.handshook != 0 && !c.ended:
+		t.closedLocked(r, c, s.d, s.now)
 		t.trouble = s.slot + 1
 		return ZeroWindow
 	case s.window != 0 && closed:
-		r.clear(bit)
-		c.zeroFor[s.d] += s.now - c.zeroSince[s.d]
+		t.openedLocked(r, c, s.d, s.now)
 		return Opened
 	}
 	return Segment

@@ -86,6 +86,11 @@ var (
 	acceptQueue   = gauge("port_accept_queue_connections", "Established connections that the service has not taken.", "port", "service")
 	acceptLimit   = gauge("port_accept_queue_limit_connections", "Connections that the accept queue holds; one more may be.", "port", "service")
 	acceptHigh    = gauge("port_accept_queue_high_connections", "Most connections in the accept queue at once.", "port", "service")
+	connections   = gauge("port_connections", "Open connections of the port, those that wait included.", "port", "service")
+	receiveQueue  = gauge("port_receive_queue_bytes", "Bytes that the port's connections have received and the service has not read.", "port", "service")
+	zeroWindows   = counter("port_zero_windows_total", "Times that the host closed its window to a client of the port.", "port", "service")
+	zeroNow       = gauge("port_zero_windows", "Connections of the port whose window is closed.", "port", "service")
+	zeroFor       = counter("port_zero_window_seconds_total", "Time that windows were closed, of all connections of the port.", "port", "service")
 
 	outSent = counter("out_frames_total", "Frames that the host sent; a super-packet counts once.")
 	outLost = counter("out_lost_frames_total", "Frames of the host that never left: its device was full, or refused them, or was closed.", "reason")
@@ -177,6 +182,11 @@ func port(put func(metric, float64, ...string), p *porthole.PortStatus) {
 	one(acceptQueue, float64(p.Accept))
 	one(acceptLimit, float64(p.AcceptLimit))
 	one(acceptHigh, float64(p.AcceptHigh))
+	one(connections, float64(p.Connections))
+	one(receiveQueue, float64(p.ReceiveQueue))
+	one(zeroWindows, float64(p.ZeroWindows))
+	one(zeroNow, float64(p.ZeroWindowsNow))
+	one(zeroFor, p.ZeroWindowFor.Seconds())
 }
 
 func truth(b bool) float64 {
