@@ -24,18 +24,18 @@ type PortStatus struct {
 	// go: a service, or a connection, took them.
 	Declared bool `json:"declared"`
 
-	Arrived      uint64            `json:"arrived"` // packets
-	Queued       int               `json:"queued"`  // packets, those a worker holds included
-	QueuedBytes  int               `json:"queued_bytes"`
-	LimitPackets int               `json:"limit_packets"`
-	LimitBytes   int               `json:"limit_bytes"`
-	HighWater    int               `json:"high_water"`   // most packets queued at once
-	Accept       int               `json:"accept_queue"` // connections waiting (TCP)
-	AcceptLimit  int               `json:"accept_limit"` // the backlog: one more may wait; 0 on UDP
-	AcceptHigh   int               `json:"accept_high"`  // most that waited at once
-	Syn          int               `json:"syn_queue"`    // half-open connections (TCP)
-	SynLimit     int               `json:"syn_limit"`    // one more may be half open
-	SynHigh      int               `json:"syn_high"`     // most at once
+	Arrived      uint64 `json:"arrived"` // packets
+	Queued       int    `json:"queued"`  // packets, those a worker holds included
+	QueuedBytes  int    `json:"queued_bytes"`
+	LimitPackets int    `json:"limit_packets"`
+	LimitBytes   int    `json:"limit_bytes"`
+	HighWater    int    `json:"high_water"`   // most packets queued at once
+	Accept       int    `json:"accept_queue"` // connections waiting (TCP)
+	AcceptLimit  int    `json:"accept_limit"` // the backlog: one more may wait; 0 on UDP
+	AcceptHigh   int    `json:"accept_high"`  // most that waited at once
+	Syn          int    `json:"syn_queue"`    // half-open connections (TCP)
+	SynLimit     int    `json:"syn_limit"`    // one more may be half open
+	SynHigh      int    `json:"syn_high"`     // most at once
 
 	// Of the port's open connections (TCP): bytes that have come and the service has
 	// not read, of all and of the fullest; what that one's receive buffer holds; the
@@ -51,7 +51,7 @@ type PortStatus struct {
 	ZeroWindowsNow int           `json:"zero_windows_now"`
 	ZeroWindowFor  time.Duration `json:"zero_window_ns"`
 
-	Fates        map[string]uint64 `json:"fates"`        // non-zero ones
+	Fates map[string]uint64 `json:"fates"` // non-zero ones
 
 	Settings Settings `json:"settings"`          // all of them, as they are
 	Changed  string   `json:"changed,omitempty"` // what Set has changed, as text
