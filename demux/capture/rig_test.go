@@ -29,7 +29,7 @@ var (
 
 // rig is a port table with its captures, on a clock that the test turns.
 type rig struct {
-	*testing.T
+	testing.TB
 	*Set
 	table *demux.Table
 	in    *demux.Ingress
@@ -37,8 +37,8 @@ type rig struct {
 	now   int64
 }
 
-func newRig(t *testing.T, edit func(*Config)) *rig {
-	r := &rig{T: t, flows: flow.New(flow.Options{Start: start})}
+func newRig(t testing.TB, edit func(*Config)) *rig {
+	r := &rig{TB: t, flows: flow.New(flow.Options{Start: start})}
 	r.table = demux.New(demux.Options{Now: func() int64 { return r.now }})
 	r.table.SetAddrs(demux.NewAddrs(netip.PrefixFrom(hostAddr, 24)))
 	cfg := Config{Table: r.table, Flows: r.flows, Start: start, Device: "ph0", App: "porthole test"}
