@@ -214,51 +214,6 @@ func TestHeadIsGetWithoutBody(t *testing.T) {
 	}
 }
 
-func TestRawRequests(t *testing.T) {
-	w := start(t, nil)
-	for _, c := range []struct{ name, in, want string }{
-		{"no host", "GET / HTTP/1.1\r\n\r\n", "HTTP/1.1 400 Bad Request: missing required Host header"},
-		{"request line too short", "X\r\n", "HTTP/1.1 400 Bad Request"},
-		{"http 0.9", "GET /\r\n", "HTTP/1.1 400 Bad Request"},
-		{"http 0.9 after a blank line", "\r\nGET /\r\n", "HTTP/1.1 400 Bad Request"},
-		{"asterisk for GET", "GET * HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 400 Bad Request"},
-		{"fragment", "GET /blob/1#a HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 400 Bad Request"},
-		{"https", "GET https://a/blob/1 HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 421 Misdirected Request"},
-		{"for a proxy", "GET ftp://a/blob/1 HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 421 Misdirected Request"},
-		{"request line without end", "GET /" + strings.Repeat("x", 100<<10), "HTTP/1.1 414 Request URI Too Long"},
-		{"field without end", "GET / HTTP/1.1\r\nX: " + strings.Repeat("x", 100<<10), "HTTP/1.1 431 Request Header Fields Too Large"},
-		{"two hosts", "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "HTTP/1.1 400 Bad Request"},
-		{"http 1.0", "GET /blob/1 HTTP/1.0\r\n\r\n", "HTTP/1.0 200 OK"},
-		{"http 3.0", "GET / HTTP/3.0\r\nHost: a\r\n\r\n", "HTTP/1.1 505 HTTP Version Not Supported: unsupported protocol version"},
-		{"absolute form", "GET http://a/blob/1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "HTTP/1.1 200 OK"},
-		{"asterisk", "OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "HTTP/1.1 204 No Content"},
-		{"connect", "CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\nConnection: close\r\n\r\n", "HTTP/1.1 405 Method Not Allowed"},
-		{"garbage", "\x17\x03\x01 hello, who is there\r\n\r\n", "HTTP/1.1 400 Bad Request"},
-		{"TLS", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + strings.Repeat("r", 300), "HTTP/1.1 400 Bad Request: TLS on a port without it"},
-		{"space in field name", "GET / HTTP/1.1\r\nHost: a\r\nA b: c\r\n\r\n", "HTTP/1.1 400 Bad Request: invalid header name"},
-		{"two lengths", "POST /sink HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd", "HTTP/1.1 400 Bad Request"},
-		{"unknown coding", "POST /sink HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", "HTTP/1.1 501 Not Implemented"},
-		{"unknown expectation", "POST /sink HTTP/1.1\r\nHost: a\r\nExpect: tea\r\nContent-Length: 1\r\n\r\na", "HTTP/1.1 417 Expectation Failed"},
-		{"early error, much behind it", "GET / HTTP/1.1 and more\r\n" + strings.Repeat("x", 100<<10), "HTTP/1.1 400 Bad Request"},
-		{"refused, much behind it", "PUT /blob/1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 500000\r\n\r\n" + strings.Repeat("x", 500000), "HTTP/1.1 405 Method Not Allowed"},
-		{"bad chunk", "POST /sink HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n", "HTTP/1.1 400 Bad Request"},
-		{"blank line first", "\r\nGET /blob/1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "HTTP/1.1 200 OK"},
-		{"two blank lines first", "\n\r\nGET /blob/1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "HTTP/1.1 200 OK"},
-		{"three blank lines first", "\r\n\r\n\r\nGET /blob/1 HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 400 Bad Request"},
-		{"traversal", "GET /files/../../etc/passwd HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "HTTP/1.1 404 Not Found"},
-		{"header too large", "GET / HTTP/1.1\r\nHost: a\r\nX: " + strings.Repeat("x", 70<<10) + "\r\n\r\n", "HTTP/1.1 431 Request Header Fields Too Large"},
-		{"header fits", "GET /blob/1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX: " + strings.Repeat("x", 60<<10) + "\r\n\r\n", "HTTP/1.1 200 OK"},
-		{"uri too long", "GET /" + strings.Repeat("x", 9000) + " HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "HTTP/1.1 414 Request URI Too Long"},
-		{"uri at the limit", "GET /blob/1?" + strings.Repeat("x", 8192-len("/blob/1?")) + " HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "HTTP/1.1 200 OK"},
-		{"declared too long", "POST /test/post HTTP/1.1\r\nHost: a\r\nContent-Length: 1048577\r\nConnection: close\r\n\r\n", "HTTP/1.1 413 Request Entity Too Large"},
-		{"expects, too long", "POST /test/post HTTP/1.1\r\nHost: a\r\nContent-Length: 1048577\r\nExpect: 100-continue\r\n\r\n", "HTTP/1.1 413 Request Entity Too Large"},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			require.Equal(t, c.want, statusLine(w.raw(t, c.in)))
-		})
-	}
-}
-
 func TestExpectContinue(t *testing.T) {
 	w := start(t, nil)
 	c := w.dial(t)
