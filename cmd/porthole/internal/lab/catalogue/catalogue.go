@@ -14,6 +14,8 @@ func All() []*lab.Experiment {
 		&model.QueueLoss,
 		&model.QueuePolicy,
 		&rig.UDPBurst,
+		&rig.Closed,
+		&rig.Isolation,
 		&rig.AcceptQueue,
 		&rig.Closed,
 	}

@@ -95,3 +95,11 @@ func percent(n, of int) float64 {
 
 // ms is a time in a figure's milliseconds.
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+// noteLost tells what the device's own queue lost before the host could read it: a sign
+// of a busy machine, and no fate of a port.
+func (g *Rig) noteLost(r *lab.Run) {
+	if d := g.Host.Ledger().Device; d != nil && d.InDropped > 0 {
+		r.Note("the interface's own queue was full for %d frames before the host read them: this machine was busy", d.InDropped)
+	}
+}

@@ -1,0 +1,25 @@
+package rig
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestIsolation: with a queue each, a flood of one service loses no request to the
+// other; in a queue that both share, it loses most and makes the rest wait.
+func TestIsolation(t *testing.T) {
+	r := found(t, &Isolation, true, "load=0,5", "over=600ms")
+	answered, median, load := column(t, r, "answered"), column(t, r, "median"), column(t, r, "load")
+	for _, server := range []string{"porthole", "kernel"} {
+		own, shared := where(r, server, "one each"), where(r, server, "one for both")
+		require.Len(t, own, 2)
+		require.Len(t, shared, 2)
+		require.Equal(t, 100., shared[0][answered])
+		if shared[1][load].(float64) < 2 {
+			t.Skip("this machine could not offer the load")
+		}
+		require.Greater(t, own[1][answered].(float64), shared[1][answered].(float64)+15, r.Rows)
+		require.Greater(t, shared[1][median], 3*own[1][median].(float64), r.Rows)
+	}
+}
