@@ -15,6 +15,7 @@ func All() []*lab.Experiment {
 		&model.QueuePolicy,
 		&rig.UDPBurst,
 		&rig.Closed,
+		&rig.SYNFlood,
 		&rig.Isolation,
 		&rig.AcceptQueue,
 		&rig.Closed,
