@@ -17,6 +17,7 @@ func All() []*lab.Experiment {
 		&rig.Closed,
 		&rig.SYNFlood,
 		&rig.Isolation,
+		&rig.Ports,
 		&rig.AcceptQueue,
 		&rig.Closed,
 	}
