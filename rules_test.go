@@ -40,7 +40,7 @@ var imports = []struct {
 	{dir: "bench", may: []string{".", "services", "services/", "tun"}, why: "it measures the library as any user has it"},
 	{dir: "cmd/porthole/internal/lab", may: []string{"cmd/porthole/internal/config", "cmd/porthole/internal/plot"}, why: "the framework knows neither queue nor host"},
 	{dir: "cmd/porthole/internal/lab/model", may: []string{"cmd/porthole/internal/lab", "demux", "demux/packet", "demux/flow"}, why: "model experiments drive the product's own queue"},
-	{dir: "cmd/porthole/internal/lab/rig", may: []string{"cmd/porthole/internal/lab", "cmd/porthole/internal/sandbox", ".", "services", "tun", "stack/stacktest"}, why: "rig experiments are users of the library"},
+	{dir: "cmd/porthole/internal/lab/rig", may: []string{"cmd/porthole/internal/lab", "cmd/porthole/internal/sandbox", ".", "services", "tun", "stack/stacktest", "impair"}, why: "rig experiments are users of the library"},
 	{dir: "cmd/porthole/internal/plot", why: "a figure is a value"},
 	{dir: "cmd/", may: []string{".", "services", "services/", "tun", "stack/stacktest", "cmd/"}, why: "commands are users of the library"},
 }
