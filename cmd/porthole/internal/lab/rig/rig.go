@@ -20,6 +20,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"time"
 
 	"porthole"
 	"porthole/cmd/porthole/internal/lab"
@@ -108,6 +109,14 @@ func Up(ctx context.Context, r *lab.Run, o Options) (*Rig, error) {
 	if r.Kernel {
 		if g.far, err = openFar(l.MTU); err != nil {
 			return nil, errors.Join(fmt.Errorf("kernel side: %w", err), g.Close())
+		}
+		// A veth pair carries nothing until the kernel has looked at its new link, which
+		// it does once a second.
+		carries := func() bool {
+			return probeTCP(ctx, netip.AddrPortFrom(g.far.server, 1), 100*time.Millisecond) == heardNo
+		}
+		if err := until(ctx, 10*time.Second, carries, "the veth pair to carry packets"); err != nil {
+			return nil, errors.Join(err, g.Close())
 		}
 		if err := g.FarSysctl("net.ipv4.tcp_syncookies", "0"); err != nil {
 			r.Note("the kernel server sends SYN cookies: %v", err)
