@@ -19,6 +19,7 @@ func All() []*lab.Experiment {
 		&rig.SYNFlood,
 		&rig.Isolation,
 		&rig.Ports,
+		&rig.Window,
 		&rig.AcceptQueue,
 		&rig.Closed,
 	}

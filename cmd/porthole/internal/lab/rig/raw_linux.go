@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -63,33 +62,4 @@ func (s rawSYN) put(b *[44]byte) {
 		sum = sum>>16 + sum&0xffff
 	}
 	binary.BigEndian.PutUint16(b[36:], ^uint16(sum))
-}
-
-// connInfo is what an experiment needs of TCP_INFO.
-type connInfo struct {
-	windowScale bool
-	retransmits int // segments, of the whole connection
-	rtt         time.Duration
-}
-
-// tcpInfo asks the kernel about a client's connection.
-func tcpInfo(c syscall.Conn) (i connInfo, err error) {
-	rc, err := c.SyscallConn()
-	if err != nil {
-		return i, err
-	}
-	var info *unix.TCPInfo
-	var ierr error
-	err = rc.Control(func(fd uintptr) { info, ierr = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO) })
-	if err == nil {
-		err = ierr
-	}
-	if err != nil {
-		return i, fmt.Errorf("ask for TCP_INFO: %w", err)
-	}
-	const wscale = 4 // TCPI_OPT_WSCALE
-	return connInfo{
-		windowScale: info.Options&wscale != 0, retransmits: int(info.Total_retrans),
-		rtt: time.Duration(info.Rtt) * time.Microsecond,
-	}, nil
 }

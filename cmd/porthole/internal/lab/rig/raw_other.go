@@ -20,7 +20,9 @@ func rawSYNs(context.Context, float64, time.Duration, func(int) rawSYN) error { 
 
 type connInfo struct {
 	windowScale bool
+	sent        int
 	retransmits int
+	window      int
 	rtt         time.Duration
 }
 
