@@ -21,6 +21,5 @@ func All() []*lab.Experiment {
 		&rig.Ports,
 		&rig.Window,
 		&rig.AcceptQueue,
-		&rig.Closed,
 	}
 }
