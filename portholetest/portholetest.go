@@ -5,7 +5,8 @@
 //	resp, err := h.HTTP.Get(h.URL("/"))
 //	h.Expect(t, demux.Closed).On("81/tcp").AtLeast(1)
 //
-// Everything ends with the test, which fails when a packet is unaccounted for.
+// Everything ends with the test, which fails when a packet is unaccounted for. A test
+// that fails logs what every port counted and the timelines of the newest conversations.
 package portholetest
 
 import (
@@ -13,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -86,6 +88,11 @@ func New(t testing.TB, options ...Option) *Host {
 	tr := &http.Transport{DialContext: h.Client.DialContext}
 	t.Cleanup(tr.CloseIdleConnections)
 	h.HTTP = &http.Client{Transport: tr, Timeout: time.Minute}
+	t.Cleanup(func() { // before the host ends
+		if t.Failed() {
+			h.logTimelines(t)
+		}
+	})
 	<-host.Ready()
 	for _, p := range host.Ports() {
 		if p.State == "failed" {
@@ -179,15 +186,30 @@ func (e *Expectation) count() uint64 {
 	return 0
 }
 
-// fail prints what every port saw beside what was expected.
+// LogFlows is how many timelines a failed test logs.
+const LogFlows = 50
+
+// logTimelines logs what every port counted and the newest timelines, each with its
+// ladder of segments.
+func (h *Host) logTimelines(t testing.TB) {
+	t.Helper()
+	for _, p := range h.Ports() {
+		t.Logf("%-10v %-8s arrived %d queued %d fates %v", p.Port, p.Service, p.Arrived, p.Queued, p.Fates)
+	}
+	for _, f := range h.Flows(nil, LogFlows) {
+		var b strings.Builder
+		if f, ok := h.Flow(f.ID); ok && f.WriteLadder(&b) == nil {
+			t.Logf("%s", strings.TrimSpace(b.String()))
+		}
+	}
+}
+
+// fail says what was expected and what was found; the end of the test logs the rest.
 func (e *Expectation) fail(how string, want, got uint64) {
 	e.t.Helper()
 	where := "at the host"
 	if e.port != nil {
 		where = "at " + e.port.String()
-	}
-	for _, p := range e.h.Ports() {
-		e.t.Logf("%-10v %-8s arrived %d queued %d fates %v", p.Port, p.Service, p.Arrived, p.Queued, p.Fates)
 	}
 	e.t.Fatalf("portholetest: want %s %d packets with fate %v %s, got %d", how, want, e.fate, where, got)
 }

@@ -3,6 +3,8 @@ package portholetest_test
 import (
 	"context"
 	"io"
+	"os"
+	"os/exec"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -31,6 +33,28 @@ func TestClosedPortIsCounted(t *testing.T) {
 	_, err := h.Dial(context.Background(), "80/tcp")
 	require.Error(t, err)
 	h.Expect(t, demux.Closed).Exactly(1)
+}
+
+// TestFailureTellsTheTimelines runs a test that fails and reads what it said.
+func TestFailureTellsTheTimelines(t *testing.T) {
+	const inner = "PORTHOLETEST_INNER"
+	if os.Getenv(inner) != "" {
+		h := portholetest.New(t, portholetest.Only("echo"))
+		c, err := h.Dial(t.Context(), "7/tcp")
+		require.NoError(t, err)
+		defer c.Close()
+		_, err = h.Dial(t.Context(), "80/tcp")
+		t.Errorf("fails: %v", err)
+		return
+	}
+	cmd := exec.Command(os.Args[0], "-test.run", "^"+t.Name()+"$")
+	cmd.Env = append(os.Environ(), inner+"=1")
+	out, err := cmd.CombinedOutput()
+	require.Error(t, err)
+	for _, want := range []string{`7/tcp +echo +arrived \d+ queued 0 fates map\[to-stack:`, `7/tcp 10\.77\.0\.2:\d+ SYN admitted; established`,
+		`80/tcp 10\.77\.0\.2:\d+ SYN refused closed; reset by host`, `> +SYN seq 0 win \d+ .* closed`} {
+		require.Regexp(t, want, string(out))
+	}
 }
 
 // failer records what an expectation says instead of failing.
