@@ -59,7 +59,7 @@ func (c *psCmd) Run(con *console) error {
 		return nil
 	}
 	if len(rows) == 1 {
-		return control.ErrNone
+		return control.None()
 	}
 	_, err := io.WriteString(con.out, columns(rows))
 	return err

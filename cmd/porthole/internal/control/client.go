@@ -28,6 +28,25 @@ const limitAnswer = 256 << 20
 // ErrNone is the error when no host runs that this user can ask.
 var ErrNone = errors.New("no host runs here; start one with `sudo porthole up` or `porthole exec -- CMD`")
 
+// None is ErrNone, in the words for a user who cannot see whether a host of root's
+// runs, when it looks as if one did.
+func None() error { return none(os.Geteuid(), systemDir()) }
+
+func none(uid int, system string) error {
+	if _, err := os.Stat(system); uid == 0 || err != nil {
+		return ErrNone
+	}
+	return othersError{}
+}
+
+type othersError struct{}
+
+func (othersError) Error() string {
+	return "no host of yours runs here; root's may: ask it with sudo, or start your own with `porthole exec -- CMD`"
+}
+
+func (othersError) Is(target error) bool { return target == ErrNone }
+
 // Client asks one running host.
 type Client struct {
 	Name string // of the host
@@ -43,7 +62,10 @@ func Find(dir, name string) (*Client, error) {
 		name = os.Getenv(EnvSocket)
 	}
 	if strings.Contains(name, "/") {
-		if !alive(name) {
+		switch err := dial(name); {
+		case errors.Is(err, os.ErrPermission):
+			return nil, fmt.Errorf("host at %s: it is another user's; ask it with sudo", name)
+		case err != nil:
 			return nil, fmt.Errorf("host at %s: nobody answers", name)
 		}
 		return newClient(name), nil
@@ -55,7 +77,7 @@ func Find(dir, name string) (*Client, error) {
 	case name != "" && len(live) > 0:
 		return nil, fmt.Errorf("host %s: not running; there are %s", name, strings.Join(live, ", "))
 	case len(live) == 0:
-		return nil, ErrNone
+		return nil, None()
 	case len(live) > 1:
 		return nil, fmt.Errorf("host: several run (%s); choose one with --host NAME", strings.Join(live, ", "))
 	}
@@ -74,12 +96,15 @@ func Running(dir string) []string {
 	return live
 }
 
-func alive(path string) bool {
+func alive(path string) bool { return dial(path) == nil }
+
+// dial tries whether somebody answers.
+func dial(path string) error {
 	c, err := net.DialTimeout("unix", path, time.Second)
 	if err == nil {
 		_ = c.Close()
 	}
-	return err == nil
+	return err
 }
 
 func newClient(path string) *Client {

@@ -330,6 +330,16 @@ func TestFind(t *testing.T) {
 	require.EqualError(t, err, "host at "+filepath.Join(dir, "b.sock")+": nobody answers")
 }
 
+// A user who cannot see root's hosts is told that there may be one.
+func TestNone(t *testing.T) {
+	there, missing := t.TempDir(), filepath.Join(t.TempDir(), "no")
+	require.Equal(t, ErrNone, none(0, there))
+	require.Equal(t, ErrNone, none(1000, missing))
+	err := none(1000, there)
+	require.ErrorIs(t, err, ErrNone)
+	require.ErrorContains(t, err, "root's may: ask it with sudo")
+}
+
 func TestRefusedDirectories(t *testing.T) {
 	dir := shortDir(t)
 	_, err := Listen(dir+strings.Repeat("x", 100), "a")

@@ -36,15 +36,20 @@ func Dir() string {
 		return d
 	}
 	if os.Geteuid() == 0 {
-		if runtime.GOOS == "linux" {
-			return "/run/porthole"
-		}
-		return "/var/run/porthole"
+		return systemDir()
 	}
 	if d := os.Getenv("XDG_RUNTIME_DIR"); d != "" {
 		return filepath.Join(d, "porthole")
 	}
 	return filepath.Join(os.TempDir(), "porthole-"+strconv.Itoa(os.Geteuid()))
+}
+
+// systemDir is where root's hosts have them; it is there while one runs.
+func systemDir() string {
+	if runtime.GOOS == "linux" {
+		return "/run/porthole"
+	}
+	return "/var/run/porthole"
 }
 
 // socketPath is where the host called name listens.

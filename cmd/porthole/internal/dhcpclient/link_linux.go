@@ -38,6 +38,14 @@ type packetLink struct {
 
 const maxHops = 64
 
+func packetError(name string, err error) error {
+	next := ""
+	if errors.Is(err, os.ErrPermission) {
+		next = "; it needs root (CAP_NET_RAW)"
+	}
+	return fmt.Errorf("dhcp client: packet socket on %s: %w%s", name, err, next)
+}
+
 func openLink(name string) (Link, error) {
 	ifi, err := net.InterfaceByName(name)
 	if err != nil {
@@ -58,12 +66,12 @@ func openLink(name string) (Link, error) {
 		l.htype, l.hw = 1, ifi.HardwareAddr
 	}
 	if l.dhcp, err = packetSocket(ifi.Index, unix.ETH_P_IP, onlyDHCP); err != nil {
-		return nil, fmt.Errorf("dhcp client: packet socket on %s: %w", name, err)
+		return nil, packetError(name, err)
 	}
 	if l.hw != nil {
 		if l.arp, err = packetSocket(ifi.Index, unix.ETH_P_ARP, nil); err != nil {
 			l.dhcp.Close()
-			return nil, fmt.Errorf("dhcp client: packet socket on %s: %w", name, err)
+			return nil, packetError(name, err)
 		}
 		go l.answerARP()
 	} else {
