@@ -13,6 +13,7 @@ func All() []*lab.Experiment {
 	return []*lab.Experiment{
 		&model.QueueLoss,
 		&model.QueuePolicy,
+		&model.WhatIf,
 		&rig.Handshake,
 		&rig.UDPBurst,
 		&rig.Closed,

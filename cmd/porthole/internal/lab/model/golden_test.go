@@ -44,6 +44,7 @@ func TestGolden(t *testing.T) {
 	}{
 		{"queue-loss", &QueueLoss, []string{"arrivals=20000", "queue=udp,tcp"}},
 		{"queue-policy", &QueuePolicy, nil},
+		{"what-if", &WhatIf, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got := goldenText(t, run(t, tt.e, lab.DefaultSeed, tt.set...))
@@ -62,7 +63,7 @@ func TestGolden(t *testing.T) {
 // TestSeed: one seed gives the same result byte for byte, figures included, and another
 // seed another.
 func TestSeed(t *testing.T) {
-	for _, e := range []*lab.Experiment{&QueueLoss, &QueuePolicy} {
+	for _, e := range []*lab.Experiment{&QueueLoss, &QueuePolicy, &WhatIf} {
 		set := []string{}
 		if e == &QueueLoss {
 			set = append(set, "arrivals=5000")

@@ -20,7 +20,7 @@ type outcome struct {
 	lost    int
 	waits   []int64 // of those that were served, from arrival to the begin of service, ascending
 	good    int     // of those, answered before the deadline
-	until   int64   // when the last was answered
+	high    int     // most that stood in the queue at once
 }
 
 func (o *outcome) lostShare() float64 { return 100 * float64(o.lost) / float64(max(o.arrived, 1)) }
@@ -47,7 +47,6 @@ func play(ctx context.Context, limits demux.Limits, policy demux.Policy, all []a
 		}
 		free = now + all[number].serve
 		o.waits = append(o.waits, now-came)
-		o.until = free
 		if free-came <= int64(deadline) {
 			o.good++
 		}
@@ -67,7 +66,7 @@ func play(ctx context.Context, limits demux.Limits, policy demux.Policy, all []a
 	for busy {
 		next(free)
 	}
-	o.lost = int(q.lost())
+	o.lost, o.high = int(q.lost()), q.t.Port(q.port).High
 	slices.Sort(o.waits)
 	return o, nil
 }
@@ -87,7 +86,6 @@ func playDoor(ctx context.Context, places int, all []arrival, deadline time.Dura
 		a := all[d.accept().(int)]
 		free = now + a.serve
 		o.waits = append(o.waits, now-a.at)
-		o.until = free
 		if free-a.at <= int64(deadline) {
 			o.good++
 		}
@@ -111,6 +109,7 @@ func playDoor(ctx context.Context, places int, all []arrival, deadline time.Dura
 	for busy {
 		next(free)
 	}
+	o.high = d.d.Stats().HighWaiting
 	slices.Sort(o.waits)
 	return o, nil
 }

@@ -1,0 +1,145 @@
+// Package recording reads what came to a port, and how long its service took, from a
+// capture of any origin (pcap, pcapng) or from what `porthole flows --json` printed.
+//
+//	read.go      which of the two it is, and the ports in it
+//	capture.go   packets
+//	flows.go     timelines
+//
+// A request is a datagram (UDP) or a connection (TCP). How long the service took over
+// one is not in a capture; it is reckoned as if one server took them in turn:
+//
+//	UDP     from arrival, or the answer before, to the answer
+//	TCP     from the first SYN, or the end of the one before, until the server ends it
+//	flows   TCP: between two accepts, where the second connection waited for it
+//
+// What has no answer gets the median of the others. What is read is bounded by Limit.
+package recording
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// Limit is the most requests that are read.
+const Limit = 1_000_000
+
+// Recording is what came to one port.
+type Recording struct {
+	Port     string // "53/udp"
+	Requests []Request
+	Notes    []string // what a reader must know
+}
+
+// TCP reports whether requests are connections.
+func (r *Recording) TCP() bool { return len(r.Port) > 4 && r.Port[len(r.Port)-3:] == "tcp" }
+
+// Request is one datagram or connection.
+type Request struct {
+	At    time.Duration // since the first
+	Serve time.Duration // how long the service took over it
+}
+
+// ErrNoService is returned when a recording says nothing of how long the service took.
+var ErrNoService = errors.New("no answer is recorded, so how long the service takes is not known")
+
+// pair is one conversation: the client's and the server's side.
+type pair struct {
+	client, server netip.AddrPort
+	tcp            bool
+}
+
+func (p pair) port() string {
+	proto := "/udp"
+	if p.tcp {
+		proto = "/tcp"
+	}
+	return strconv.Itoa(int(p.server.Port())) + proto
+}
+
+// request is one as it is read: times in ns since the epoch, 0 for none.
+type request struct {
+	at, done int64
+}
+
+// ports collects the requests of every port of a file.
+type ports struct {
+	all   map[string][]request
+	notes map[string][]string
+	n     int
+	full  bool // there were more
+}
+
+func newPorts() *ports { return &ports{all: map[string][]request{}, notes: map[string][]string{}} }
+
+// add notes a request and says where it is; false when the bound is reached.
+func (p *ports) add(port string, r request) (index int, ok bool) {
+	if p.n == Limit {
+		p.full = true
+		return 0, false
+	}
+	p.n++
+	p.all[port] = append(p.all[port], r)
+	return len(p.all[port]) - 1, true
+}
+
+// choose is the port that was asked for, or the one with most requests.
+func (p *ports) choose(port string) (string, error) {
+	if len(p.all) == 0 {
+		return "", errors.New("no datagram and no SYN is in it")
+	}
+	busiest := ""
+	for name, rs := range p.all {
+		if busiest == "" || len(rs) > len(p.all[busiest]) || len(rs) == len(p.all[busiest]) && name < busiest {
+			busiest = name
+		}
+	}
+	if port == "" {
+		return busiest, nil
+	}
+	if len(p.all[port]) == 0 {
+		return "", fmt.Errorf("nothing came to %s; most came to %s", port, busiest)
+	}
+	return port, nil
+}
+
+// recording makes one of a port's requests. between says that done is the moment when
+// the service could take the next.
+func (p *ports) recording(port string) (*Recording, error) {
+	rs := p.all[port]
+	slices.SortStableFunc(rs, func(a, b request) int { return cmp.Compare(a.at, b.at) })
+	rec := &Recording{Port: port, Notes: p.notes[port]}
+	var known []time.Duration
+	free := int64(0)
+	for _, r := range rs {
+		serve := time.Duration(-1)
+		if r.done != 0 {
+			serve = time.Duration(max(r.done-max(r.at, free), 0))
+			free = max(free, r.done)
+			known = append(known, serve)
+		}
+		rec.Requests = append(rec.Requests, Request{time.Duration(r.at - rs[0].at), serve})
+	}
+	if len(known) == 0 {
+		return rec, ErrNoService
+	}
+	slices.Sort(known)
+	usual, n := known[len(known)/2], 0
+	for i := range rec.Requests {
+		if rec.Requests[i].Serve < 0 {
+			rec.Requests[i].Serve = usual
+			n++
+		}
+	}
+	if n > 0 {
+		rec.Notes = append(rec.Notes, fmt.Sprintf("%d of %d requests have no answer in the recording; they take the median of the others, %v", n, len(rs), usual))
+	}
+	if p.full {
+		rec.Notes = append(rec.Notes, fmt.Sprintf("the recording is longer: only its first %d requests are read", Limit))
+	}
+	return rec, nil
+}
