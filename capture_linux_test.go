@@ -73,11 +73,14 @@ func TestKernelCapture(t *testing.T) {
 			placesFile, stations := r.captured(places)
 
 			// What tshark says of each record.
-			frames := tshark(t, file, "frame", append([]string{"_ws.malformed", "_ws.expert.message", "frame.comment", "ip.flags.mf", "ip.frag_offset"}, sums...)...)
+			frames := tshark(t, file, "frame", append([]string{"eth.type", "_ws.malformed", "_ws.expert.message", "frame.comment", "ip.flags.mf", "ip.frag_offset"}, sums...)...)
 			require.Len(t, frames, len(records))
 			good := map[string]int{}
 			for n, f := range frames {
 				require.Empty(t, f["_ws.malformed"], "frame %d", n+1)
+				if kind == tun.KindTAP {
+					require.Contains(t, []string{"0x0800", "0x86dd", "0x0806"}, f["eth.type"], "frame %d: %s", n+1, f["frame.comment"])
+				}
 				require.Equal(t, records[n].comment, f["frame.comment"])
 				for _, s := range sums {
 					for _, status := range strings.Split(f[s], ",") { // an ICMP error quotes another header

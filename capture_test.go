@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"maps"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -210,6 +211,16 @@ func TestCaptureHasEveryFate(t *testing.T) {
 	delete(got, "host-stopped") // it may be
 	require.ElementsMatch(t, want, slices.Collect(maps.Keys(got)), "every fate is in the file")
 	checkRecords(t, records)
+
+	page, err := os.ReadFile("docs/capture.md")
+	require.NoError(t, err)
+	for _, e := range records {
+		for word := range e.word {
+			if word != "out" {
+				require.Contains(t, string(page), "`"+word+"=`", "the page explains every word")
+			}
+		}
+	}
 }
 
 // checkRecords holds the records against what gopacket decodes of them.
@@ -220,6 +231,7 @@ func checkRecords(t testing.TB, records []captured) {
 			continue
 		}
 		p := gopacket.NewPacket(e.data, layers.LayerTypeEthernet, gopacket.NoCopy)
+		require.True(t, p.NetworkLayer() != nil || p.Layer(layers.LayerTypeARP) != nil, "%s: % x", e.comment, e.data)
 		var ends string
 		switch l := p.TransportLayer().(type) {
 		case *layers.TCP:

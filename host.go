@@ -61,7 +61,7 @@ func New(cfg Config, dev tun.Device, log *slog.Logger) (*Host, error) {
 	h.flows = flow.New(flow.Options{Start: h.started})
 	h.capture = capture.NewSet(capture.Config{
 		Table: h.table, Flows: h.flows, Start: h.started,
-		Device: h.facts.Name, Ethernet: len(h.facts.HW) > 0, App: "porthole " + Version,
+		Device: h.facts.Name, HW: h.facts.HW, App: "porthole " + Version,
 	})
 	sc := stack.Config{Device: h.link, Table: h.table, Flows: h.flows, Now: h.now, Log: log}
 	for _, p := range []netip.Prefix{cfg.Link.Address, cfg.Link.Address6} {

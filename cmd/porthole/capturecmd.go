@@ -90,7 +90,9 @@ func (c *captureCmd) options() (o porthole.CaptureOptions, err error) {
 // create opens the file that is written to.
 func (c *captureCmd) create(con *console) (*os.File, error) {
 	if c.Write != "-" {
-		f, err := os.Create(c.Write)
+		// Not for reading, so that a named pipe ends with its reader; for its owner alone,
+		// since packets hold passwords.
+		f, err := os.OpenFile(c.Write, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 		if err != nil {
 			return nil, fmt.Errorf("capture: %w", err)
 		}

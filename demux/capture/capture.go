@@ -27,6 +27,7 @@ import (
 
 	"porthole/demux"
 	"porthole/demux/flow"
+	"porthole/demux/packet"
 )
 
 // Bounds.
@@ -52,12 +53,12 @@ var (
 
 // Config is what the captures of a host have in common.
 type Config struct {
-	Table    *demux.Table
-	Flows    *flow.Table // names the conversations; may be nil
-	Start    time.Time   // what the table's time 0 was by the wall clock
-	Device   string      // name of the interface
-	Ethernet bool        // frames have a link header
-	App      string      // who writes: "porthole 0.1.0"
+	Table  *demux.Table
+	Flows  *flow.Table // names the conversations; may be nil
+	Start  time.Time   // what the table's time 0 was by the wall clock
+	Device string      // name of the interface
+	HW     []byte      // its address where frames have a link header, else nil
+	App    string      // who writes: "porthole 0.1.0"
 }
 
 // Options say what one capture keeps. The zero value is all packets, whole, until it
@@ -79,6 +80,8 @@ type Set struct {
 	running atomic.Pointer[[]*Capture] // those that record; nil: none
 	packets atomic.Uint64              // seen while any recorded
 
+	own4, own6 [packet.EthernetSize]byte // link headers from the host to itself
+
 	mu     sync.Mutex
 	all    []*Capture // oldest first
 	last   int        // number of the newest
@@ -89,6 +92,13 @@ type Set struct {
 func NewSet(c Config) *Set {
 	s := &Set{cfg: c}
 	s.watcher = demux.Watcher{In: s.in, Out: s.out}
+	if len(c.HW) == 6 {
+		hw := [6]byte(c.HW)
+		packet.PutEthernet(s.own4[:], hw, hw, packet.EtherIPv4)
+		packet.PutEthernet(s.own6[:], hw, hw, packet.EtherIPv6)
+	} else {
+		s.cfg.HW = nil
+	}
 	return s
 }
 

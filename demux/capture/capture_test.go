@@ -134,7 +134,11 @@ func TestWants(t *testing.T) {
 func TestSuperPacketIsCut(t *testing.T) {
 	for name, ethernet := range map[string]bool{"raw": false, "ethernet": true} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t, func(c *Config) { c.Ethernet = ethernet })
+			r := newRig(t, func(c *Config) {
+				if ethernet {
+					c.HW = hostHW
+				}
+			})
 			require.NoError(t, r.table.Bind(demux.TCPPort(80), demux.Config{}))
 			c := r.start(Options{Snaplen: 60})
 			whole := r.start(Options{})
@@ -479,4 +483,17 @@ func TestHostStopped(t *testing.T) {
 	r.Close()
 	require.NoError(t, <-done)
 	require.Equal(t, []string{"fate=host-stopped port=80/tcp depth=0 waited=7us flow=-"}, read(t, b.Bytes()).comments())
+}
+
+// TestNeverOnTheLink: what the host sends to itself, or puts together, has the link
+// header that it would have had.
+func TestNeverOnTheLink(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.HW = hostHW })
+	require.NoError(t, r.table.Bind(demux.UDPPort(53), demux.Config{Socket: true, Limits: demux.Limits{Bytes: 1}}))
+	c := r.start(Options{})
+	whole := udp(1, 53, "put together").b
+	r.table.Inject(demux.Reassembled, demux.Offload{}, whole[:20], whole[20:])
+	f := r.file(c).records
+	require.Equal(t, "fate=queue-full port=53/udp depth=0 waited=0us flow=- kind=reassembled", f[0].comment)
+	require.Equal(t, append([]byte{2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 1, 8, 0}, whole...), f[0].data)
 }

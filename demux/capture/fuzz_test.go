@@ -24,7 +24,11 @@ func FuzzFile(f *testing.F) {
 	f.Add([]byte{}, uint8(3), uint8(4), uint16(1), uint16(0), uint16(0), 0, true)
 	rigs := map[bool]*rig{}
 	for _, ethernet := range []bool{false, true} {
-		rigs[ethernet] = newRig(f, func(c *Config) { c.Ethernet = ethernet })
+		rigs[ethernet] = newRig(f, func(c *Config) {
+			if ethernet {
+				c.HW = hostHW
+			}
+		})
 	}
 	f.Fuzz(func(t *testing.T, b []byte, flags, gso uint8, segment, start, offset uint16, snaplen int, ethernet bool) {
 		if len(b) > 1<<16 || snaplen < 0 || snaplen > MaxSnaplen {

@@ -24,6 +24,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 var (
 	hostAddr = netip.MustParseAddr("10.77.0.1")
 	peerAddr = netip.MustParseAddr("10.77.0.2")
+	hostHW   = []byte{2, 0, 0, 0, 0, 1}
 	start    = time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
 )
 
@@ -46,11 +47,7 @@ func newRig(t testing.TB, edit func(*Config)) *rig {
 		edit(&cfg)
 	}
 	r.Set = NewSet(cfg)
-	var hw []byte
-	if cfg.Ethernet {
-		hw = []byte{2, 0, 0, 0, 0, 1}
-	}
-	r.in = r.table.NewIngress(hw)
+	r.in = r.table.NewIngress(cfg.HW)
 	return r
 }
 

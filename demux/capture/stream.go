@@ -107,7 +107,7 @@ func (f *file) begin() {
 	cfg := &f.c.set.cfg
 	f.section(cfg.App, "capture of "+f.c.o.String())
 	link := uint16(linkRaw)
-	if cfg.Ethernet {
+	if cfg.HW != nil {
 		link = linkEthernet
 	}
 	if !f.c.o.Places {

@@ -45,7 +45,11 @@ func (s *Set) in(p demux.Packet, v demux.Sight) {
 	if i.Version != 0 && i.Kind <= packet.UDP {
 		r.port = portOf(i, i.DstPort)
 	}
-	pieces := [2][]byte{p.Frame(), p.Rest()}
+	pieces := [3][]byte{nil, p.Frame(), p.Rest()}
+	if r.kind == demux.SelfTest || r.kind == demux.Reassembled { // it was never on the link
+		pieces[0] = s.header(i)
+		r.l2 = uint16(len(pieces[0]))
+	}
 	for _, c := range *list {
 		if len(c.o.Fates) > 0 && !c.fates[v.Fate] {
 			continue
@@ -54,6 +58,17 @@ func (s *Set) in(p demux.Packet, v demux.Sight) {
 			c.buf.put(r, pieces[:], c.o.Snaplen)
 		}
 	}
+}
+
+// header is the link header of a packet that has none: from the host to itself.
+func (s *Set) header(i *packet.Info) []byte {
+	switch {
+	case s.cfg.HW == nil:
+		return nil
+	case i.Version == 6:
+		return s.own6[:]
+	}
+	return s.own4[:]
 }
 
 // out sees a frame that leaves.
@@ -68,7 +83,7 @@ func (s *Set) out(v demux.Sent) {
 		size += len(b)
 	}
 	isIP := true
-	if s.cfg.Ethernet {
+	if s.cfg.HW != nil {
 		_, _, kind, n, _ := packet.ParseEthernet(head)
 		r.l2, head, size = uint16(n), head[n:], size-n
 		isIP = kind == packet.EtherIPv4 || kind == packet.EtherIPv6
