@@ -93,6 +93,7 @@ func (s *Stack) judge(port demux.Port, ln *Listener, p demux.Packet) (demux.Fate
 	}
 	switch port {
 	case demux.LaneLink:
+		s.tooBig(p)
 		raiseMTU(p)
 	case demux.LaneICMP:
 		if s.aboutListener(p) {

@@ -117,6 +117,11 @@ func (l *link) write(pieces [][]byte, o tun.Offload, from demux.Origin, wait boo
 	for _, b := range pieces {
 		size += len(b)
 	}
+	if l.s.paths.known.Load() > 0 {
+		if mtu := l.narrow(pieces[0], size); mtu > 0 {
+			return l.cut(pieces, mtu, from, wait)
+		}
+	}
 	l.s.leaves(pieces, size, o, from) // before the answer to it can come
 	if !wait {
 		return l.offer(q, pieces, size)

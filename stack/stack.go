@@ -87,6 +87,7 @@ type Stack struct {
 	reap      reaper
 	doors     doors
 	secrets   secrets
+	paths     paths
 	closing   chan struct{} // closed when the stack begins to end
 	closeOnce sync.Once
 }
@@ -104,6 +105,7 @@ func New(c Config) (*Stack, error) {
 	s.drain.init()
 	s.reap.init(s)
 	s.doors.init()
+	s.paths.init()
 	s.net = netstack.New(netstack.Options{
 		Clock: coarseClock{tcpip.NewStdClock()},
 		NetworkProtocols: []netstack.NetworkProtocolFactory{
