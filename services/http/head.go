@@ -23,6 +23,7 @@ type heads struct {
 	// The rest belongs to the connection's reader.
 	off     bool           // what goes by is not HTTP/1, or no longer
 	lines   int            // that have ended, counted to 2
+	short   bool           // the first was too short to be a request line
 	n       int            // bytes of the line that has not
 	line    [lineKept]byte // its start
 	begun   bool           // a request line has ended, its head has not
@@ -72,6 +73,7 @@ func (h *heads) end() {
 		h.begun, h.length, h.coded = true, -1, false
 		h.kept = copy(h.request[:], text)
 		h.off = bytes.HasPrefix(text, []byte("PRI * HTTP/2"))
+		h.short = h.lines == 1 && h.kept < shortLine && !bytes.Contains(text, []byte(" HTTP/"))
 	case !h.begun: // a blank line before a request
 	case len(text) > 0:
 		switch text[0] {
@@ -113,9 +115,7 @@ const shortLine = len("PRI * HTTP/2.0")
 
 // hopeless reports whether the connection began with a line that is too short to be
 // a request line. Before it looks, net/http would wait for shortLine bytes.
-func (h *heads) hopeless() bool {
-	return h.lines == 1 && h.begun && h.kept < shortLine && !bytes.Contains(h.request[:h.kept], []byte(" HTTP/"))
-}
+func (h *heads) hopeless() bool { return h.short }
 
 // isTLS reports whether the connection began as TLS does: with a handshake record
 // of version 3 (RFC 8446, 5.1).

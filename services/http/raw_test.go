@@ -17,6 +17,8 @@ import (
 var rawRequests = []struct{ name, in, want string }{
 	{"no host", "GET / HTTP/1.1\r\n\r\n", "HTTP/1.1 400 Bad Request: missing required Host header"},
 	{"request line too short", "X\r\n", "HTTP/1.1 400 Bad Request"},
+	{"request line too short, and an end", "X\r\n\r\n", "HTTP/1.1 400 Bad Request"},
+	{"white space for a request line", "   \r\n\r\n", "HTTP/1.1 400 Bad Request"},
 	{"http 0.9", "GET /\r\n", "HTTP/1.1 400 Bad Request"},
 	{"http 0.9 after a blank line", "\r\nGET /\r\n", "HTTP/1.1 400 Bad Request"},
 	{"asterisk for GET", "GET * HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 400 Bad Request"},
