@@ -80,9 +80,11 @@ func TestTogether(t *testing.T) {
 				}
 			})
 		}
-		changes := rapid.SliceOfN(anyChange(), 0, 60).Draw(rt, "changes")
-		load.Go(func() {
-			for _, c := range changes {
+		changes := rapid.SliceOfN(anyChange(), 0, 40).Draw(rt, "changes")
+		done := make(chan struct{})
+		rest.Go(func() { // again and again, as long as packets come
+			for i := 0; len(changes) > 0 && (i < len(changes) || !isDone(done)); i++ {
+				c := changes[i%len(changes)]
 				clock.Add(c.advance)
 				var err error
 				switch c.kind {
@@ -105,7 +107,6 @@ func TestTogether(t *testing.T) {
 			}
 		})
 		// Owners.
-		done := make(chan struct{})
 		var taken atomic.Int64
 		var seen sync.Map
 		for range rapid.IntRange(1, 3).Draw(rt, "owners") {
@@ -169,4 +170,13 @@ func TestTogether(t *testing.T) {
 			rt.Fatalf("%d slots lost", n)
 		}
 	})
+}
+
+func isDone(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }
