@@ -19,6 +19,7 @@ type Config struct {
 	Zone     string                     `yaml:"zone" doc:"DNS zone the host is authoritative for"`
 	DataDir  string                     `yaml:"data-dir" doc:"directory for what must survive a restart (leases, uploads); empty keeps everything in memory"`
 	Link     Link                       `yaml:"link" doc:"the device and its addresses"`
+	Impair   LinkSettings               `yaml:"impair" doc:"rules of a bad link for all packets, as porthole set link takes them; rate=10mbit out.delay=20ms"`
 	Ports    map[services.Port]Settings `yaml:"ports" doc:"what differs from the defaults at single ports, as porthole set takes it; 53/udp: queue=64 service-delay=exp(10ms)"`
 	Services map[string]*Service        `yaml:"services" doc:"what answers, by name; each has its ports and its own keys"`
 }
@@ -128,6 +129,9 @@ func (c *Config) Validate() error {
 	}
 	if err := peer(l.PeerAddress6, l.Address6); err != nil {
 		return bad("link.peer-address6", "%w", err)
+	}
+	if _, _, err := c.Impair.Rules(); err != nil {
+		return bad("impair", "%w", err)
 	}
 	for _, p := range slices.SortedFunc(maps.Keys(c.Ports), comparePorts) {
 		if p.Number == 0 || p.Proto != "tcp" && p.Proto != "udp" {

@@ -119,6 +119,9 @@ func (h *Host) apply(p services.Port) error {
 			return err
 		}
 	}
+	if err := h.applyRules(p, &want); err != nil {
+		return err
+	}
 	gone := fmt.Errorf("%w meanwhile", demux.ErrReleased)
 	delay, hold, ok := h.stack.Pace(tcp, p.Number)
 	if !ok {

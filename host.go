@@ -39,7 +39,9 @@ type Host struct {
 	mu      sync.Mutex // guards all below, and cfg's Services and Ports
 	running []*running // configured ones in the catalogue's order, then opened ones
 	changed map[services.Port]Settings
-	ctx     context.Context // of the services; nil before Run, ended after it
+
+	changedLink LinkSettings
+	ctx         context.Context // of the services; nil before Run, ended after it
 }
 
 // New makes a host on an open device, which it owns from then on. Nothing is
@@ -76,6 +78,11 @@ func New(cfg Config, dev tun.Device, log *slog.Logger) (*Host, error) {
 	var err error
 	if h.stack, err = stack.New(sc); err != nil {
 		return nil, fmt.Errorf("make stack: %w", err)
+	}
+	if !cfg.Impair.IsZero() { // else what the device came with stands
+		if err := h.applyLink(); err != nil {
+			return nil, err
+		}
 	}
 	return h, nil
 }

@@ -25,6 +25,11 @@ type Ledger struct {
 	Device *DeviceCounters `json:"device,omitempty"`
 	// Out is what the host itself counted on the way out, for the host's ledger.
 	Out *OutCounters `json:"out,omitempty"`
+	// Link is what the rules of the whole link did, for the host's ledger, when it has
+	// or had any; ImpairIn and ImpairOut are what a port's did.
+	Link      *LinkStatus `json:"link,omitempty"`
+	ImpairIn  *Impairment `json:"impair_in,omitempty"`
+	ImpairOut *Impairment `json:"impair_out,omitempty"`
 }
 
 // OutCounters are the host's own, in frames as it gave them to the device.
@@ -55,6 +60,9 @@ func (h *Host) Ledger() Ledger {
 	t := h.table.Totals()
 	l := ledger("host", t.Arrived, t.Kinds, t.Fates, t.Queued, t.Check())
 	l.Device = h.device()
+	if s := h.Link(); s.In != nil || s.Out != nil {
+		l.Link = &s
+	}
 	o := h.stack.Out()
 	l.Out = &OutCounters{Sent: o.Sent, Bytes: o.Bytes, Looped: o.Looped, DeviceFull: o.Full, Refused: o.Refused, Closed: o.Closed}
 	return l
@@ -68,7 +76,11 @@ func (h *Host) PortLedger(name string) (l Ledger, ok bool) {
 		return l, false
 	}
 	s := h.table.Port(line)
-	return ledger(name, s.Arrived, s.Kinds, s.Fates, s.Queued, s.Check()), s.WasBound
+	l = ledger(name, s.Arrived, s.Kinds, s.Fates, s.Queued, s.Check())
+	l.ImpairIn = impairment(s.Rules, s.Impaired, 0)
+	rules, out := h.stack.OutRules(line)
+	l.ImpairOut = impairment(rules, out.Stats, out.Refused)
+	return l, s.WasBound
 }
 
 // LaneHost is the name of the lane for what gets its fate at once; "host" alone is

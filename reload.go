@@ -40,6 +40,9 @@ func (h *Host) Reload(ctx context.Context, cfg Config) ([]string, error) {
 	if errs := fixed("", reflect.ValueOf(old), reflect.ValueOf(cfg)); len(errs) > 0 {
 		return nil, &Error{Invalid, errors.Join(errs...)}
 	}
+	if _, _, err := h.linkOver(cfg.Impair).Rules(); err != nil {
+		return nil, refuse(Invalid, "impair: with what was set of the link (`porthole set link`): %w", err)
+	}
 	plan := h.planReload(old, cfg)
 	if err := h.roomFor(plan); err != nil {
 		return nil, err
@@ -49,6 +52,9 @@ func (h *Host) Reload(ctx context.Context, cfg Config) ([]string, error) {
 		changes = append(changes, c.svc.Name+": "+c.what)
 	}
 	changes = append(changes, portChanges(old.Ports, cfg.Ports)...)
+	if was, is := old.Impair.String(), cfg.Impair.String(); was != is {
+		changes = append(changes, fmt.Sprintf("link: %q, was %q", is, was))
+	}
 	started := h.change(ctx, cfg, plan)
 	if err := failures(started); err != nil {
 		for i := range plan {
@@ -70,7 +76,7 @@ func fixed(path string, old, new reflect.Value) (errs []error) {
 		key := old.Type().Field(i).Tag.Get("yaml")
 		was, want := old.Field(i), new.Field(i)
 		switch {
-		case key == "ports" || key == "services":
+		case key == "ports" || key == "services" || key == "impair":
 		case was.Type() == reflect.TypeFor[Link]():
 			errs = append(errs, fixed(key+".", was, want)...)
 		case was.Interface() != want.Interface():
@@ -154,8 +160,9 @@ func (h *Host) roomFor(plan []serviceChange) error {
 // settings of ports come first, so that a port is bound with its own.
 func (h *Host) change(ctx context.Context, cfg Config, plan []serviceChange) []*running {
 	h.mu.Lock()
-	h.cfg.Services, h.cfg.Ports = cfg.Services, cfg.Ports
+	h.cfg.Services, h.cfg.Ports, h.cfg.Impair = cfg.Services, cfg.Ports, cfg.Impair
 	h.mu.Unlock()
+	_ = h.applyLink() // Reload has checked it
 	for _, c := range plan {
 		for _, r := range h.configured(c.svc.Name) {
 			h.end(r)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"porthole/demux"
+	"porthole/impair"
 	"porthole/services"
 	"porthole/stack"
 )
@@ -37,6 +38,9 @@ type Settings struct {
 	ReceiveBuffer *int64    `json:"receive_buffer,omitempty"`    // bytes of each TCP connection; 0: auto-tuned
 	ServiceDelay  *Delay    `json:"service_delay,omitempty"`     // before each accept or datagram
 	Accept        string    `json:"accept,omitempty"`            // "normal"; "never" serves nobody
+
+	Impair    *impair.Rules `json:"impair,omitempty"`     // what happens to packets that arrive
+	ImpairOut *impair.Rules `json:"impair_out,omitempty"` // and to those that leave
 }
 
 // The bounds of Settings. Queue is what the host's packet memory holds in all;
@@ -130,6 +134,8 @@ var settings = []setting{
 		return s.ServiceDelay.String()
 	}},
 	word("accept", "", []string{"normal", "never"}, func(s *Settings) *string { return &s.Accept }),
+	rules("impair", func(s *Settings) **impair.Rules { return &s.Impair }),
+	rules("impair-out", func(s *Settings) **impair.Rules { return &s.ImpairOut }),
 }
 
 // count is a whole number of things.
@@ -201,6 +207,20 @@ func word(name, proto string, words []string, at func(*Settings) *string) settin
 		*at(s) = v
 		return nil
 	}, func(s *Settings) string { return *at(s) }}
+}
+
+// rules are what package impair takes.
+func rules(name string, at func(*Settings) **impair.Rules) setting {
+	return setting{name, "", func(s *Settings, v string) error {
+		r, err := impair.Parse(v)
+		*at(s) = &r
+		return err
+	}, func(s *Settings) string {
+		if r := *at(s); r != nil {
+			return r.String()
+		}
+		return ""
+	}}
 }
 
 // ParseSettings reads the text form: KEY=VALUE words. Its error names the key, the
@@ -311,6 +331,8 @@ func (s Settings) over(base Settings) Settings {
 	lay(&base.Abort, s.Abort)
 	lay(&base.ReceiveBuffer, s.ReceiveBuffer)
 	lay(&base.ServiceDelay, s.ServiceDelay)
+	lay(&base.Impair, s.Impair)
+	lay(&base.ImpairOut, s.ImpairOut)
 	for _, w := range []struct{ to, from *string }{
 		{&base.Policy, &s.Policy}, {&base.SynCookies, &s.SynCookies}, {&base.Accept, &s.Accept},
 	} {
@@ -330,7 +352,7 @@ func lay[T any](to **T, from *T) {
 // defaults are the settings of a port of which nobody said anything.
 func defaults(p services.Port) Settings {
 	lim := demux.DefaultUDP
-	s := Settings{Policy: PolicyTailDrop, Accept: "normal", ServiceDelay: new(Delay)}
+	s := Settings{Policy: PolicyTailDrop, Accept: "normal", ServiceDelay: new(Delay), Impair: new(impair.Rules), ImpairOut: new(impair.Rules)}
 	if p.Proto == "tcp" {
 		lim = demux.DefaultTCP
 		s.SynQueue, s.AcceptQueue = ptr(stack.DefaultBacklog), ptr(stack.DefaultBacklog)

@@ -33,10 +33,12 @@ func TestParseSettingsErrors(t *testing.T) {
 		{"service-delay=2", `service-delay: "2" is no delay of 0 to 1h; want a duration such as 2s, fixed(1ms) or exp(10ms)`},
 		{"service-delay=2h", `service-delay: "2h" is no delay of 0 to 1h; want a duration such as 2s, fixed(1ms) or exp(10ms)`},
 		{"accept=maybe", `accept: "maybe" is none of normal, never`},
-		{"quue=4", `no setting "quue"; there are queue, queue-bytes, policy, codel-target, codel-interval, backlog, syn-queue, accept-queue, syn-cookies, abort-on-overflow, receive-buffer, service-delay, accept`},
+		{"quue=4", `no setting "quue"; there are queue, queue-bytes, policy, codel-target, codel-interval, backlog, syn-queue, accept-queue, syn-cookies, abort-on-overflow, receive-buffer, service-delay, accept, impair, impair-out`},
 		{"queue", "queue: no value; want queue=VALUE"},
 		{"queue=", `queue: "" is not 1 to 32768 packets`},
 		{"queue=1 queue=2", "queue: given twice"},
+		{"impair=los:5%", `impair: no rule "los"; the nearest is loss`},
+		{"impair-out=delay:50", `impair-out: delay: "50" is no time of 0 to 1m0s; want a number with its unit, such as 50ms, 200us or 1.5s`},
 		{strings.Repeat("queue=1 ", 200), "settings: longer than 1024 bytes"},
 	} {
 		s, err := porthole.ParseSettings(tt.in)
@@ -57,6 +59,7 @@ func TestParseSettings(t *testing.T) {
 		{"service-delay=exp(10ms)", "service-delay=exp(10ms)"},
 		{"service-delay=0", "service-delay=0"},
 		{"codel-interval=1s policy=codel codel-target=5000us", "policy=codel codel-target=5ms codel-interval=1s"},
+		{"impair=loss:5,delay:50ms+-10ms impair-out=none", "impair=loss:5%,delay:50ms±10ms impair-out=none"},
 		{"abort-on-overflow=false syn-cookies=always policy=tail-drop", "policy=tail-drop syn-cookies=always abort-on-overflow=false"},
 	} {
 		s, err := porthole.ParseSettings(tt.in)

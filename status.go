@@ -53,6 +53,9 @@ type PortStatus struct {
 
 	Fates map[string]uint64 `json:"fates"` // non-zero ones
 
+	ImpairIn  *Impairment `json:"impair_in,omitempty"`  // what rules did to packets that arrived
+	ImpairOut *Impairment `json:"impair_out,omitempty"` // and to those that left
+
 	Settings Settings `json:"settings"`          // all of them, as they are
 	Changed  string   `json:"changed,omitempty"` // what Set has changed, as text
 }
@@ -118,6 +121,9 @@ func (h *Host) status(s demux.PortStats, r *running) PortStatus {
 		LimitPackets: s.Limits.Packets, LimitBytes: s.Limits.Bytes, HighWater: s.High,
 		Fates: fateMap(s.Fates), Settings: h.settingsOf(port),
 	}
+	p.ImpairIn = impairment(s.Rules, s.Impaired, 0)
+	rules, out := h.stack.OutRules(s.Port)
+	p.ImpairOut = impairment(rules, out.Stats, out.Refused)
 	h.mu.Lock()
 	p.Changed = h.changed[port].String()
 	h.mu.Unlock()

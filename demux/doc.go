@@ -12,6 +12,7 @@
 //	policy.go    what a socket's queue loses: tail, head, or by CoDel (codel.go)
 //	runq.go      ports that hold packets, served in turn (deficit round robin)
 //	pool.go      the packets themselves: slots, by handle
+//	impair.go    what impairment rules touch; rules.go: what they hold back
 //	door.go      which connections a listening port admits; halfopen.go: its SYN queue
 //	tap.go       who looks on: the timelines; watch.go: captures
 //	fate.go      what became of each packet; snapshot.go: the ledger

@@ -42,6 +42,10 @@ type Ingress struct {
 	scarce bool // packet memory was, when it was last looked at
 	marked int  // frames of the batch that rules touched (see Mark)
 
+	slow      bool   // kinds are counted packet by packet
+	releasing bool   // what is pushed comes out of its port's rules
+	buf       []byte // of one piece of a super-packet
+
 	ready        [BatchSize]uint32 // lines to put into the run queue
 	wakes        [BatchSize]*cold  // sockets to wake
 	runs         [BatchSize]Run    // to serve inline
@@ -59,7 +63,7 @@ func (t *Table) NewIngress(hw []byte) *Ingress {
 }
 
 func (t *Table) newIngress(kind Kind, size int) *Ingress {
-	in := &Ingress{t: t, kind: kind, size: size}
+	in := &Ingress{t: t, kind: kind, size: size, slow: kind != FromDevice}
 	if n, _ := t.pool.take(in.slots[:size]); n < size {
 		panic("demux: packet pool smaller than one batch per reader")
 	}
@@ -122,8 +126,8 @@ func (in *Ingress) Deliver(n int) []Run {
 			last = p
 		}
 	}
-	if in.marked > 0 {
-		in.deliverMarked(n)
+	if in.marked > 0 || t.delays.ports.Load() > 0 {
+		in.deliverSlowly(n)
 		n = 0
 	}
 	for i := 0; i < n; {

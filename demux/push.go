@@ -11,7 +11,9 @@ func (in *Ingress) count(i, j int) {
 	l, co := &in.t.lines[LaneHost], in.t.cold[LaneHost].Load()
 	l.mu.Lock()
 	l.arrived += uint64(j - i)
-	in.countKinds(co, i, j)
+	if in.slow {
+		in.countKinds(co, i, j)
+	}
 	for ; i < j; i++ {
 		co.fates[in.fate[i]]++
 		if in.watch != nil {
@@ -29,12 +31,13 @@ func (in *Ingress) push(p Port, i, j int) {
 	l.mu.Lock()
 	st := l.state.Load()
 	if st&bound == 0 { // released since it was looked up
+		in.forgetLocked(p, i, j)
 		l.mu.Unlock()
 		in.push(LaneClosed, i, j)
 		return
 	}
 	l.arrived += uint64(j - i)
-	if in.kind != FromDevice || in.marked > 0 {
+	if in.slow {
 		in.countKinds(t.cold[p].Load(), i, j)
 	}
 	if p == LaneClosed {

@@ -98,7 +98,10 @@ func (t *Table) Work(serve func(Port, Packet) Fate) {
 }
 
 // StopWork makes every Work return after the run it serves.
-func (t *Table) StopWork() { t.rq.close() }
+func (t *Table) StopWork() {
+	t.rq.close()
+	t.delays.stop()
+}
 
 // takeRun takes a port's next quantum. The port was in the run queue.
 func (t *Table) takeRun(i uint32) (Run, bool) {

@@ -1,6 +1,10 @@
 package demux
 
-import "fmt"
+import (
+	"fmt"
+
+	"porthole/impair"
+)
 
 // PortStats is one line at one instant.
 type PortStats struct {
@@ -16,6 +20,10 @@ type PortStats struct {
 	High     int    // most packets in the queue at once
 	Knocked  uint64 // packets that came while nobody had the port; the closed lane counts their fates
 	WasBound bool   // somebody has or had it
+
+	Rules    impair.Rules // of what arrives; zero: none
+	Impaired impair.Stats // what they have done since the port was bound
+	Waiting  int          // of Queued: packets that the rules hold back
 }
 
 // Check is the law for one line: arrived = sum of fates + queued.
@@ -63,6 +71,15 @@ func (t *Table) Port(p Port) PortStats {
 	}
 	s.Fates[p.usual()] += l.passed
 	s.Queued = int(l.n) + int(l.held)
+	for k, n := range co.waits {
+		s.Arrived += uint64(n)
+		s.Kinds[k] += uint64(n)
+		s.Queued += n
+		s.Waiting += n
+	}
+	if co.rules != nil {
+		s.Rules, s.Impaired = co.rules.line.Rules(), co.rules.line.Stats()
+	}
 	_, bytes := l.load()
 	s.Bytes = int(bytes)
 	s.High = int(l.high)

@@ -38,7 +38,8 @@ const (
 	full                        // it has refused a packet since it was last half empty
 	headDrop                    // policy of a socket's queue; neither: tail drop
 	coDel
-	lent // the reader serves a socket port for the owner who has it now; cleared with its owner
+	lent     // the reader serves a socket port for the owner who has it now; cleared with its owner
+	impaired // its packets go through rules
 )
 
 // usual is the fate of most packets of a port, counted in its line.
@@ -57,6 +58,8 @@ type cold struct {
 	owner string
 	wake  chan struct{} // one token: look at the queue again
 	codel *codel        // of the policy; guarded by the line's mutex
+	rules *portRules    // nil: it never had any; guarded by the line's mutex, as waits
+	waits [NumKinds]int // packets that arrived and wait in the rules; not yet in the line's arrived
 }
 
 // Limits bound one queue. A packet is refused when it would cross either.
@@ -127,6 +130,7 @@ type Table struct {
 	tap   Tap // nil: nobody looks on
 	watch atomic.Pointer[Watcher]
 
+	delays   delays
 	upstream func() (held, stopped [NumKinds]uint64) // nil: nothing waits before the readers
 
 	mu        sync.Mutex // guards what follows; no packet takes it
@@ -164,6 +168,7 @@ func New(o Options) *Table {
 			panic(err) // a fresh table has no owner
 		}
 	}
+	t.delays.init(t)
 	for k := Reassembled; k < numKinds; k++ {
 		t.injectors[k] = t.newIngress(k, 1)
 	}
@@ -304,6 +309,7 @@ func (t *Table) Release(p Port) {
 	}
 	co := t.cold[p].Load()
 	first, n := t.emptyLocked(l, co, PortReleased)
+	t.unruleLocked(l, co)
 	l.state.Store(l.state.Load() & (serving | ready))
 	t.taken[p/64].And(^(uint64(1) << (p % 64)))
 	t.log.Add(Event{Type: PortUnbound, Port: p, Who: co.owner, Count: uint64(n)})
@@ -326,8 +332,10 @@ func (t *Table) Drain() {
 	}
 }
 
-// emptyLocked takes all packets out of a queue and gives them one fate.
+// emptyLocked takes all packets out of a queue, and out of the rules before it, and
+// gives them one fate.
 func (t *Table) emptyLocked(l *line, co *cold, f Fate) (first uint32, n int) {
+	t.arriveAllLocked(l, co)
 	first, n = l.head, int(l.n)
 	co.fates[f] += uint64(n)
 	l.head, l.tail, l.n, l.bytes = 0, 0, 0, 0

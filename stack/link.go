@@ -21,6 +21,8 @@ type link struct {
 	up   atomic.Pointer[netstack.NetworkDispatcher]
 	out  counters
 	outq outq
+
+	ruled ruled
 }
 
 // zeroOffload is of a complete packet.
@@ -129,7 +131,7 @@ func (l *link) write(pieces [][]byte, o tun.Offload, from demux.Origin, wait boo
 	w := outgoings.Get().(*outgoing)
 	defer w.free()
 	w.out[0] = tun.Out{Pieces: pieces, Offload: o}
-	n, err := l.s.dev.Write(q, w.out[:], true)
+	n, err := l.send(q, w.out[:], true)
 	return l.wrote(n, size, err)
 }
 

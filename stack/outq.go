@@ -37,7 +37,7 @@ func (l *link) offer(queue int, pieces [][]byte, size int) tcpip.Error {
 	if o.held+len(o.frames) == 0 {
 		w := outgoings.Get().(*outgoing)
 		w.out[0] = tun.Out{Pieces: pieces}
-		n, err := l.s.dev.Write(queue, w.out[:], false)
+		n, err := l.send(queue, w.out[:], false)
 		w.free()
 		if err != tun.ErrWouldBlock {
 			return l.wrote(n, size, err)
@@ -84,7 +84,7 @@ func (l *link) writeQueued() {
 				break
 			}
 			for _, f := range batch {
-				n, err := l.s.dev.Write(f.queue, []tun.Out{{Pieces: [][]byte{f.b}}}, true)
+				n, err := l.send(f.queue, []tun.Out{{Pieces: [][]byte{f.b}}}, true)
 				_ = l.wrote(n, len(f.b), err)
 			}
 		}

@@ -200,6 +200,7 @@ func (s *Stack) Run(ctx context.Context) error {
 	for range runtime.GOMAXPROCS(0) {
 		rest.Go(func() { s.table.Work(s.inject) })
 	}
+	rest.Go(s.table.ReleaseDelayed)
 	rest.Go(s.drainLoop)
 	rest.Go(s.reap.loop)
 	rest.Go(s.doorLoop)
@@ -208,6 +209,7 @@ func (s *Stack) Run(ctx context.Context) error {
 	<-ctx.Done()
 	s.closeOnce.Do(func() { close(s.closing) })
 	s.dev.Close()
+	s.link.ruled.close()
 	readers.Wait()
 	s.net.Destroy()
 	s.table.StopWork()

@@ -100,7 +100,7 @@ func Impair(dev Device, o ImpairOptions) *Impaired {
 		e := &d.ends[i]
 		e.wake, e.space = make(chan struct{}, 1), make(chan struct{}, 1)
 	}
-	d.setIn(o.In)
+	d.SetIn(o.In)
 	return d
 }
 
@@ -110,11 +110,15 @@ func (d *Impaired) Facts() Facts { return d.facts }
 // SetRules changes the rules of both directions while packets pass. What waits keeps
 // its turn; without rules it is let through at once.
 func (d *Impaired) SetRules(o ImpairOptions) {
-	d.setIn(o.In)
-	d.out.SetRules(o.Out, rand.Uint64())
+	d.SetIn(o.In)
+	d.SetOut(o.Out)
 }
 
-func (d *Impaired) setIn(r impair.Rules) {
+// SetOut changes the rules of what is written.
+func (d *Impaired) SetOut(r impair.Rules) { d.out.SetRules(r, rand.Uint64()) }
+
+// SetIn changes the rules of what is read.
+func (d *Impaired) SetIn(r impair.Rules) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.line = renew(d.line, d.now(), r, rand.Uint64())

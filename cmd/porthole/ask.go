@@ -52,6 +52,6 @@ func showPort(w io.Writer, p *porthole.PortStatus, asJSON bool) error {
 	if asJSON {
 		return json.NewEncoder(w).Encode(p)
 	}
-	_, err := fmt.Fprintf(w, "%v %v\n", p.Port, p.Settings)
+	_, err := fmt.Fprintf(w, "%v %v\n%s", p.Port, p.Settings, impairmentLines(p.Port.String(), p.ImpairIn, p.ImpairOut))
 	return err
 }

@@ -155,6 +155,10 @@ func (c *fatesCmd) table(w io.Writer, l *fatesLine) error {
 	if o := l.Out; o != nil {
 		fmt.Fprintf(&b, "out: %d frames sent, %d lost as device-full, %d refused by the device\n", o.Sent, o.DeviceFull, o.Refused)
 	}
+	if l.Link != nil {
+		b.WriteString(impairmentLines("link", l.Link.In, l.Link.Out))
+	}
+	b.WriteString(impairmentLines(l.Of, l.ImpairIn, l.ImpairOut))
 	_, err := io.WriteString(w, b.String())
 	return err
 }

@@ -28,6 +28,9 @@ type Host interface {
 	Config() porthole.Config
 	Set(services.Port, porthole.Settings) error
 	Reset(services.Port) error
+	Link() porthole.LinkStatus
+	SetLink(porthole.LinkSettings) error
+	ResetLink() error
 	Open(ctx context.Context, p services.Port, service string) error
 	Close(services.Port) error
 	Timelines
@@ -68,6 +71,11 @@ type Changes struct {
 	Changes []string `json:"changes"`
 }
 
+// LinkChange is the body of a request to change the rules of the link.
+type LinkChange struct {
+	Set porthole.LinkSettings `json:"set"`
+}
+
 // EventPage is a part of the event log.
 type EventPage struct {
 	Events []porthole.Event `json:"events"`
@@ -92,6 +100,9 @@ func (a *API) Routes() []Route {
 		{"DELETE", port + "/settings", onPort(a.reset)},
 		{"POST", port + "/open", onPort(a.open)},
 		{"POST", port + "/close", onPort(a.close)},
+		{"GET", "/v1/link", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, a.Host.Link()) }},
+		{"PATCH", "/v1/link", a.setLink},
+		{"DELETE", "/v1/link/settings", func(w http.ResponseWriter, _ *http.Request) { a.changedLink(w, a.Host.ResetLink()) }},
 		{"GET", "/v1/fates", a.fates},
 		{"GET", "/v1/events", a.events},
 		{"GET", "/v1/flows", a.flows},
@@ -184,6 +195,22 @@ func (a *API) reset(w http.ResponseWriter, _ *http.Request, p services.Port) {
 		return
 	}
 	a.port(w, p)
+}
+
+func (a *API) setLink(w http.ResponseWriter, r *http.Request) {
+	var c LinkChange
+	if body(w, r, &c) {
+		a.changedLink(w, a.Host.SetLink(c.Set))
+	}
+}
+
+// changedLink answers with the link as it is now, or why it has not changed.
+func (a *API) changedLink(w http.ResponseWriter, err error) {
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	answer(w, http.StatusOK, a.Host.Link())
 }
 
 func (a *API) open(w http.ResponseWriter, r *http.Request, p services.Port) {

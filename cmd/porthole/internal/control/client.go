@@ -158,6 +158,21 @@ func (c *Client) Set(ctx context.Context, p services.Port, s porthole.Settings) 
 	return ask[porthole.PortStatus](ctx, c, http.MethodPatch, portPath(p), s)
 }
 
+// Link is the link under its rules.
+func (c *Client) Link(ctx context.Context) (porthole.LinkStatus, error) {
+	return ask[porthole.LinkStatus](ctx, c, http.MethodGet, "/v1/link", nil)
+}
+
+// SetLink changes the rules of the link.
+func (c *Client) SetLink(ctx context.Context, s porthole.LinkSettings) (porthole.LinkStatus, error) {
+	return ask[porthole.LinkStatus](ctx, c, http.MethodPatch, "/v1/link", LinkChange{s})
+}
+
+// ResetLink takes back what SetLink has changed.
+func (c *Client) ResetLink(ctx context.Context) (porthole.LinkStatus, error) {
+	return ask[porthole.LinkStatus](ctx, c, http.MethodDelete, "/v1/link/settings", nil)
+}
+
 // Reset takes back what Set changed.
 func (c *Client) Reset(ctx context.Context, p services.Port) (porthole.PortStatus, error) {
 	return ask[porthole.PortStatus](ctx, c, http.MethodDelete, portPath(p)+"/settings", nil)

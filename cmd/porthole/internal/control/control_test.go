@@ -28,6 +28,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type fakeHost struct {
 	Host // what a test does not ask for
 	mu   sync.Mutex
+	link porthole.LinkSettings
 	set  porthole.Settings
 	open string
 }
@@ -129,6 +130,24 @@ func (h *fakeHost) Set(p services.Port, s porthole.Settings) error {
 	return nil
 }
 
+func (h *fakeHost) Link() porthole.LinkStatus {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return porthole.LinkStatus{Settings: h.link, Changed: h.link.String(), In: &porthole.Impairment{Rules: "loss:1%"}}
+}
+
+func (h *fakeHost) SetLink(s porthole.LinkSettings) error {
+	if _, _, err := s.Rules(); err != nil {
+		return &porthole.Error{Kind: porthole.Invalid, Err: fmt.Errorf("set link: %w", err)}
+	}
+	h.mu.Lock()
+	h.link = s
+	h.mu.Unlock()
+	return nil
+}
+
+func (h *fakeHost) ResetLink() error { return h.SetLink(porthole.LinkSettings{}) }
+
 func (h *fakeHost) Reset(services.Port) error {
 	h.mu.Lock()
 	h.set = porthole.Settings{}
@@ -211,7 +230,7 @@ func TestClientAndServer(t *testing.T) {
 	require.Equal(t, new(fakeHost).Health(), health)
 	err = c.call(t.Context(), "GET", "/v2", nil, &health)
 	require.EqualError(t, err, "no such path; there are /v1/health, /v1/ports, /v1/ports/{number}/{proto}, /v1/ports/{number}/{proto}/settings, "+
-		"/v1/ports/{number}/{proto}/open, /v1/ports/{number}/{proto}/close, /v1/fates, /v1/events, /v1/flows, /v1/flows/{id}, /v1/why, /v1/captures, /v1/captures/{id}, /v1/captures/{id}/stream, /v1/config, /v1/reload, /metrics, /v1/more")
+		"/v1/ports/{number}/{proto}/open, /v1/ports/{number}/{proto}/close, /v1/link, /v1/link/settings, /v1/fates, /v1/events, /v1/flows, /v1/flows/{id}, /v1/why, /v1/captures, /v1/captures/{id}, /v1/captures/{id}/stream, /v1/config, /v1/reload, /metrics, /v1/more")
 
 	stop()
 	require.NoFileExists(t, s.Path())

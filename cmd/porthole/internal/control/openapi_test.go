@@ -107,7 +107,7 @@ func TestDocumentHasEveryField(t *testing.T) {
 	for name, v := range map[string]any{
 		"Health": porthole.Health{}, "Port": porthole.PortStatus{}, "Settings": porthole.Settings{},
 		"Ledger": porthole.Ledger{}, "Device": porthole.DeviceCounters{}, "Event": porthole.Event{},
-		"EventPage": EventPage{}, "CaptureOptions": porthole.CaptureOptions{}, "Capture": porthole.CaptureStatus{}, "Opening": Opening{}, "Changes": Changes{}, "Failure": Failure{},
+		"EventPage": EventPage{}, "CaptureOptions": porthole.CaptureOptions{}, "Capture": porthole.CaptureStatus{}, "Link": porthole.LinkStatus{}, "LinkChange": LinkChange{}, "Impairment": porthole.Impairment{}, "Opening": Opening{}, "Changes": Changes{}, "Failure": Failure{},
 	} {
 		t.Run(name, func(t *testing.T) {
 			schema := at(t, doc, doc, "components", "schemas", name)
@@ -177,7 +177,7 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 			path := strings.NewReplacer("{number}", "80", "{proto}", "tcp", "{id}", "f1").Replace(r.Path)
 			in := bytes.NewReader(nil)
 			if b, ok := op["requestBody"].(object); ok && b["required"] == true {
-				in = bytes.NewReader([]byte(map[string]string{"set": `{"queue":64}`, "open": `{"service":"http"}`, "startCapture": `{"ports":["80/tcp"]}`}[op["operationId"].(string)]))
+				in = bytes.NewReader([]byte(map[string]string{"set": `{"queue":64}`, "setLink": `{"set":"rate=10mbit"}`, "open": `{"service":"http"}`, "startCapture": `{"ports":["80/tcp"]}`}[op["operationId"].(string)]))
 			}
 			req := httptest.NewRequestWithContext(t.Context(), r.Method, path, in)
 			req.Header.Set("Content-Type", "application/json")
