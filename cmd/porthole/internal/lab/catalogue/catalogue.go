@@ -21,6 +21,7 @@ func All() []*lab.Experiment {
 		&rig.Isolation,
 		&rig.Ports,
 		&rig.Window,
+		&rig.Loss,
 		&rig.AcceptQueue,
 	}
 }

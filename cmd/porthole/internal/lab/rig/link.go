@@ -2,7 +2,11 @@ package rig
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"net/netip"
 
+	"porthole"
 	"porthole/cmd/porthole/internal/lab"
 	"porthole/impair"
 	"porthole/tun"
@@ -34,4 +38,36 @@ func (l *Link) Set(r *lab.Run, in, out impair.Rules) {
 		out.Seed = r.Rand("link", "out").Uint64() | 1
 	}
 	l.dev.SetRules(tun.ImpairOptions{In: in, Out: out})
+}
+
+// Lane is one of several rigs that run beside each other, each with a wire of its own.
+type Lane struct {
+	*Rig
+	Link *Link
+}
+
+// UpLanes brings up n rigs: ph0 with 10.77.0.1, ph1 with 10.77.1.1, and so on. It takes
+// them down again when one fails; the caller closes them with CloseLanes.
+func UpLanes(ctx context.Context, r *lab.Run, n int) ([]Lane, error) {
+	var all []Lane
+	for i := range n {
+		g, l, err := UpLink(ctx, r, Options{Config: func(c *porthole.Config) {
+			c.Link.Interface = fmt.Sprintf("ph%d", i)
+			c.Link.Address = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 77, byte(i), 1}), 24)
+			c.Link.Address6 = netip.Prefix{}
+		}})
+		if err != nil {
+			return nil, errors.Join(err, CloseLanes(all))
+		}
+		all = append(all, Lane{g, l})
+	}
+	return all, nil
+}
+
+// CloseLanes closes them all.
+func CloseLanes(all []Lane) (err error) {
+	for _, l := range all {
+		err = errors.Join(err, l.Close())
+	}
+	return err
 }
