@@ -22,6 +22,7 @@ func All() []*lab.Experiment {
 		&rig.Ports,
 		&rig.Window,
 		&rig.Loss,
+		&rig.Bufferbloat,
 		&rig.AcceptQueue,
 	}
 }

@@ -27,3 +27,5 @@ type connInfo struct {
 }
 
 func tcpInfo(syscall.Conn) (connInfo, error) { return connInfo{}, errSystem }
+
+func congestionControl(syscall.RawConn, string) error { return errSystem }

@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 }
 
 // experiments are those that tests run.
-var experiments = []*lab.Experiment{&AcceptQueue, &UDPBurst, &Closed, &Isolation, &SYNFlood, &Ports, &Handshake, &Window, &Loss}
+var experiments = []*lab.Experiment{&AcceptQueue, &UDPBurst, &Closed, &Isolation, &SYNFlood, &Ports, &Handshake, &Window, &Loss, &Bufferbloat}
 
 // found runs an experiment quickly in a private network. It skips where there can be
 // none, unless the run may not skip.

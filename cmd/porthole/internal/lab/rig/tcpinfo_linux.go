@@ -38,3 +38,12 @@ func tcpInfo(c syscall.Conn) (i connInfo, err error) {
 		sent: int(info.Segs_out), window: int(info.Snd_wnd), rtt: time.Duration(info.Min_rtt) * time.Microsecond,
 	}, nil
 }
+
+// congestionControl chooses a new socket's.
+func congestionControl(c syscall.RawConn, name string) (err error) {
+	cerr := c.Control(func(fd uintptr) { err = unix.SetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, name) })
+	if err != nil {
+		return fmt.Errorf("congestion control %s: %w", name, err)
+	}
+	return cerr
+}
