@@ -51,7 +51,7 @@ type Lane struct {
 func UpLanes(ctx context.Context, r *lab.Run, n int) ([]Lane, error) {
 	var all []Lane
 	for i := range n {
-		g, l, err := UpLink(ctx, r, Options{Config: func(c *porthole.Config) {
+		g, l, err := UpLink(ctx, r, Options{lane: true, Config: func(c *porthole.Config) {
 			c.Link.Interface = fmt.Sprintf("ph%d", i)
 			c.Link.Address = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 77, byte(i), 1}), 24)
 			c.Link.Address6 = netip.Prefix{}
@@ -61,6 +61,7 @@ func UpLanes(ctx context.Context, r *lab.Run, n int) ([]Lane, error) {
 		}
 		all = append(all, Lane{g, l})
 	}
+	r.Setup("%d hosts with a wire each, on %s to %s", n, all[0].Dev, all[n-1].Dev)
 	return all, nil
 }
 

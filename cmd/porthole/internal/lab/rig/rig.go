@@ -34,6 +34,8 @@ type Options struct {
 	Config func(*porthole.Config)
 	// Wrap puts something around the device, such as a limited rate.
 	Wrap func(tun.Device) tun.Device
+
+	lane bool // one of several: UpLanes says what there is
 }
 
 // Rig is a running host, and perhaps a kernel server, with the way to both.
@@ -86,7 +88,9 @@ func Up(ctx context.Context, r *lab.Run, o Options) (*Rig, error) {
 		return nil, err
 	}
 	g := &Rig{Dev: dev.Facts().Name, done: make(chan error, 1)}
-	r.Setup("host on %s (%s, mtu %d)", g.Dev, dev.Facts().Kind, l.MTU)
+	if !o.lane {
+		r.Setup("host on %s (%s, mtu %d)", g.Dev, dev.Facts().Kind, l.MTU)
+	}
 	if o.Wrap != nil {
 		dev = o.Wrap(dev)
 	}
