@@ -94,7 +94,7 @@ var unprovoked = map[string]string{
 func TestCaptureHasEveryFate(t *testing.T) {
 	var c *capturing
 	r := newHostile(t, tun.PipeOptions{HW: hostHW}, func(h *porthole.Host) {
-		c = capture(t, h, porthole.CaptureOptions{BufferBytes: 256 << 20})
+		c = capture(t, h, porthole.CaptureOptions{BufferBytes: 64 << 20})
 	})
 	h := r.host
 	from := func(n uint16) []byte { return udp(ap(evil4, 1000+n), ap(host4, 7), 'x', byte(n)) }
