@@ -14,11 +14,13 @@ import (
 // connection go to net/http.
 //
 // It follows lines, not messages: of a body it skips what Content-Length declares,
-// and reads a chunked one as if it were lines. What it takes for a field there can
-// end a connection after its answer, never change the answer.
+// and reads a chunked one as if it were lines. What it takes for a field there may
+// end the connection after the answer; it changes the answer of no request, unless
+// the client goes on in HTTP/1.0 or with CONNECT.
 type heads struct {
 	both   atomic.Bool // some request had Content-Length and Transfer-Encoding
 	coding atomic.Bool // some request had Transfer-Encoding
+	noHost atomic.Bool // some request had no Host
 
 	// The rest belongs to the connection's reader.
 	off     bool           // what goes by is not HTTP/1, or no longer
@@ -31,6 +33,7 @@ type heads struct {
 	kept    int            // bytes of it
 	length  int64          // what the head declares, -1 without Content-Length
 	coded   bool           // the head has Transfer-Encoding
+	hosted  bool           // the head has Host
 	body    int64          // bytes of a body that are still to skip
 }
 
@@ -70,7 +73,7 @@ func (h *heads) end() {
 	h.lines = min(h.lines+1, 2)
 	switch {
 	case len(text) > 0 && !h.begun:
-		h.begun, h.length, h.coded = true, -1, false
+		h.begun, h.length, h.coded, h.hosted = true, -1, false, false
 		h.kept = copy(h.request[:], text)
 		h.off = bytes.HasPrefix(text, []byte("PRI * HTTP/2"))
 		h.short = h.lines == 1 && h.kept < shortLine && !bytes.Contains(text, []byte(" HTTP/"))
@@ -81,6 +84,10 @@ func (h *heads) end() {
 			if _, ok := field(text, "transfer-encoding:"); ok {
 				h.coded = true
 			}
+		case 'h', 'H':
+			if _, ok := field(text, "host:"); ok {
+				h.hosted = true
+			}
 		case 'c', 'C':
 			if value, ok := field(text, "content-length:"); ok {
 				h.length, _ = strconv.ParseInt(string(value), 10, 64)
@@ -88,6 +95,9 @@ func (h *heads) end() {
 		}
 	default:
 		h.begun = false
+		if !h.hosted {
+			h.noHost.Store(true)
+		}
 		if !h.coded {
 			h.body = max(h.length, 0)
 			return

@@ -16,6 +16,8 @@ import (
 // rawRequests are connections and how the first answer on each begins.
 var rawRequests = []struct{ name, in, want string }{
 	{"no host", "GET / HTTP/1.1\r\n\r\n", "HTTP/1.1 400 Bad Request: missing required Host header"},
+	{"connect without host", "CONNECT a:80 HTTP/1.1\r\n\r\n", "HTTP/1.1 400 Bad Request"},
+	{"connect to a path", "CONNECT /a HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 400 Bad Request"},
 	{"request line too short", "X\r\n", "HTTP/1.1 400 Bad Request"},
 	{"request line too short, and an end", "X\r\n\r\n", "HTTP/1.1 400 Bad Request"},
 	{"white space for a request line", "   \r\n\r\n", "HTTP/1.1 400 Bad Request"},

@@ -129,9 +129,13 @@ func (s *site) dispatch(w *response, r *http.Request) {
 		w.fail(status, why)
 		return
 	}
-	if doubtful(r) {
+	if doubtful(r, m) {
 		w.Header().Set("Connection", "close")
-		if r.ProtoMinor == 0 {
+		switch {
+		case m == connect:
+			w.fail(http.StatusBadRequest, "missing required Host header")
+			return
+		case r.ProtoMinor == 0:
 			w.fail(http.StatusBadRequest, "Transfer-Encoding needs HTTP/1.1")
 			return
 		}
@@ -179,6 +183,8 @@ func misdirected(r *http.Request) (status int, why string) {
 	switch uri := r.RequestURI; {
 	case uri == "*":
 		return http.StatusBadRequest, "the target * is for OPTIONS"
+	case r.Method == http.MethodConnect && r.ProtoMajor == 1 && !strings.Contains(uri, ":"):
+		return http.StatusBadRequest, "the target of CONNECT is HOST:PORT"
 	case strings.IndexByte(uri, '#') >= 0:
 		return http.StatusBadRequest, "a request target has no fragment"
 	case r.URL.Scheme != "" && !strings.EqualFold(r.URL.Scheme, "http"):
@@ -189,13 +195,20 @@ func misdirected(r *http.Request) (status int, why string) {
 }
 
 // doubtful reports whether where this request ends is open to doubt, so that its
-// connection must not go on (RFC 9112, 6.1).
-func doubtful(r *http.Request) bool {
-	if r.ProtoMajor != 1 || r.ProtoMinor > 0 && len(r.TransferEncoding) == 0 {
+// connection must not go on (RFC 9112, 6.1), or whom it is for: of CONNECT net/http
+// asks no Host (3.2).
+func doubtful(r *http.Request, m methods) bool {
+	if r.ProtoMajor != 1 || r.ProtoMinor > 0 && len(r.TransferEncoding) == 0 && m != connect {
 		return false
 	}
 	c, ok := r.Context().Value(connKey{}).(*conn)
-	return ok && (c.heads.both.Load() || r.ProtoMinor == 0 && c.heads.coding.Load())
+	if !ok {
+		return false
+	}
+	if m == connect {
+		return r.ProtoMinor > 0 && c.heads.noHost.Load()
+	}
+	return c.heads.both.Load() || r.ProtoMinor == 0 && c.heads.coding.Load()
 }
 
 // lost answers for a path that is no endpoint: with the way to one that lacks
