@@ -288,3 +288,37 @@ func FuzzParseLinkSettings(f *testing.F) {
 		_, _, _ = s.Rules()
 	})
 }
+
+// TestImpairIsTold: a capture and a timeline name the rules that touched a packet.
+func TestImpairIsTold(t *testing.T) {
+	r := newRig(t, tun.PipeOptions{}, nil)
+	c := capture(t, r.host, porthole.CaptureOptions{Ports: []string{"7/udp"}})
+	set(t, r.host, "7/udp", "impair=delay:5ms,duplicate:100%")
+	echoed(t, r, 1, func(n int) bool { return n == 2 })
+	set(t, r.host, "7/udp", "impair=loss:100%")
+	conn := dial(t, r, "udp", 7)
+	_, err := conn.Write([]byte("lost"))
+	require.NoError(t, err)
+	until(t, "one lost", func() bool { return status(t, r.host, "7/udp").Fates["fault-injected"] == 1 })
+	_, err = r.host.StopCapture(c.id)
+	require.NoError(t, err)
+	var got []string
+	for _, p := range c.file(t) {
+		if !p.outbound {
+			got = append(got, p.word["fate"]+" "+p.word["kind"]+" "+p.word["rules"])
+		}
+	}
+	require.Equal(t, []string{"to-service  delay", "to-service duplicated duplicate+delay", "fault-injected  loss"}, got)
+
+	port := services.UDP(7)
+	var told []string
+	for _, f := range r.host.Flows(&port, 10) {
+		for _, rung := range f.Ladder {
+			if rules := rung.Rules.String(); rules != "" {
+				told = append(told, rung.Fate.String()+" "+rules)
+			}
+		}
+	}
+	require.Contains(t, told, "fault-injected loss")
+	require.Contains(t, told, "none delay")
+}

@@ -35,6 +35,7 @@
 package impair
 
 import (
+	"slices"
 	"strings"
 	"time"
 )
@@ -139,6 +140,16 @@ var faultNames = [...]string{"loss", "drop-syn", "limit", "codel", "corrupt", "d
 
 // FaultNames lists the names of all faults.
 func FaultNames() []string { return append([]string(nil), faultNames[:]...) }
+
+// ParseFault is String's reverse; names that it does not know say nothing.
+func ParseFault(s string) (f Fault) {
+	for w := range strings.SplitSeq(s, "+") {
+		if i := slices.Index(faultNames[:], w); i >= 0 {
+			f |= 1 << i
+		}
+	}
+	return f
+}
 
 // Dropped reports whether the packet was.
 func (f Fault) Dropped() bool { return f&drops != 0 }

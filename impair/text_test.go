@@ -171,6 +171,8 @@ func TestFaultNames(t *testing.T) {
 	require.EqualValues(t, 1<<10, lastFault)
 	require.Equal(t, "", Segmented.String())
 	require.Equal(t, "corrupt+delay", (Corrupted | Delayed | Segmented).String())
+	require.Equal(t, Corrupted|Delayed, ParseFault("corrupt+delay"))
+	require.Zero(t, ParseFault(""))
 	for _, f := range []Fault{Lost, SYNDropped, OverLimit, Aged} {
 		require.True(t, (f | Delayed).Dropped())
 	}

@@ -20,7 +20,10 @@ func (s *Stack) queued(_ demux.Port, p demux.Packet, f demux.Fate, depth, limit,
 		depth--
 		bytes -= demux.Overhead + uint32(p.Info().PayloadLen())
 	}
-	d := flow.Decision{Fate: f, Depth: depth, Limit: limit, Bytes: bytes, LimitBytes: maxBytes}
+	d := flow.Decision{Fate: f, Depth: depth, Limit: limit, Bytes: bytes, LimitBytes: maxBytes, Rules: p.Fault()}
+	if f == demux.FaultInjected { // no queue has decided
+		d = flow.Decision{Fate: f, Rules: p.Fault()}
+	}
 	if f == demux.HeadDropped || f == demux.CoDelDropped {
 		now := s.now()
 		s.flows.Lost(now, p.IP(), p.Info(), d, now-p.At())
@@ -57,7 +60,7 @@ func (s *Stack) observe(port demux.Port, p demux.Packet, f demux.Fate, door demu
 	if i.Version == 0 || i.Kind != packet.TCP && i.Kind != packet.UDP {
 		return false
 	}
-	d := flow.Decision{Fate: f, Depth: door.Depth, Limit: door.Limit}
+	d := flow.Decision{Fate: f, Depth: door.Depth, Limit: door.Limit, Rules: p.Fault()}
 	unsent = s.flows.In(p.At(), p.IP(), i, d)
 	if port.IsTCP() && opens(p, f) {
 		k := demux.FlowKey{Remote: p.From(), Local: p.To().Addr()}

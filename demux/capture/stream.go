@@ -305,6 +305,9 @@ func (f *file) describe(r *record, b []byte) {
 		c = append(c, " kind="...)
 		c = append(c, r.kind.String()...)
 	}
+	if rules := r.fault.String(); rules != "" {
+		c = append(append(c, " rules="...), rules...)
+	}
 	f.comment = c
 }
 

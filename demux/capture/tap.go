@@ -5,6 +5,7 @@ import (
 
 	"porthole/demux"
 	"porthole/demux/packet"
+	"porthole/impair"
 )
 
 // leastKept is how much of a packet is kept for the comment, whatever the snaplen:
@@ -27,6 +28,7 @@ type record struct {
 	l2         uint16 // bytes of link header
 	fate       demux.Fate
 	kind       demux.Kind
+	fault      impair.Fault // what impairment rules did to it
 	out        bool
 	origin     demux.Origin
 }
@@ -40,7 +42,7 @@ func (s *Set) in(p demux.Packet, v demux.Sight) {
 	i := p.Info()
 	r := record{
 		at: p.At(), now: v.Now, id: s.packets.Add(1), info: *i, off: p.Offload(), door: v.Door,
-		port: v.Line, line: v.Line, depth: uint32(p.Depth()), l2: uint16(p.LinkLen()), fate: v.Fate, kind: p.Kind(),
+		port: v.Line, line: v.Line, depth: uint32(p.Depth()), l2: uint16(p.LinkLen()), fate: v.Fate, kind: p.Kind(), fault: p.Fault(),
 	}
 	if i.Version != 0 && i.Kind <= packet.UDP {
 		r.port = portOf(i, i.DstPort)

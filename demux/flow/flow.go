@@ -29,6 +29,7 @@ import (
 
 	"porthole/demux"
 	"porthole/demux/packet"
+	"porthole/impair"
 )
 
 // Table holds the flows. Most packets are data of an established flow and change one
@@ -151,6 +152,7 @@ type Decision struct {
 	Fate              demux.Fate
 	Depth, Limit      uint32
 	Bytes, LimitBytes uint32
+	Rules             impair.Fault // what impairment rules did to the packet
 }
 
 // In sees one packet that arrived, when its fate is known; a datagram that was queued

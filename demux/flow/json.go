@@ -9,6 +9,7 @@ import (
 
 	"porthole/demux"
 	"porthole/demux/packet"
+	"porthole/impair"
 )
 
 // A Flow goes through JSON and back without loss, so that a client of the API renders
@@ -29,12 +30,13 @@ type rungJSON struct {
 	Depth  uint32        `json:"depth,omitempty"`
 	Limit  uint32        `json:"limit,omitempty"`
 	Waited time.Duration `json:"waited_ns,omitempty"`
+	Rules  string        `json:"rules,omitempty"` // impairment rules that touched it: "delay+corrupt"
 }
 
 // MarshalJSON implements json.Marshaler.
 func (r Rung) MarshalJSON() ([]byte, error) {
 	o := rungJSON{At: r.At, What: r.What.String(), Len: r.Len, Opts: optionNames(r.Opts), Depth: r.Depth,
-		Limit: r.Limit, Waited: r.Waited}
+		Limit: r.Limit, Waited: r.Waited, Rules: r.Rules.String()}
 	if r.isPacket() || r.What == Data {
 		o.Dir = r.Dir.String()
 	}
@@ -60,7 +62,7 @@ func (r *Rung) UnmarshalJSON(b []byte) error {
 	if n < 0 {
 		return fmt.Errorf("parse rung: no such thing as %q", o.What)
 	}
-	*r = Rung{At: o.At, What: What(n), Len: o.Len, Depth: o.Depth, Limit: o.Limit, Waited: o.Waited}
+	*r = Rung{At: o.At, What: What(n), Len: o.Len, Depth: o.Depth, Limit: o.Limit, Waited: o.Waited, Rules: impair.ParseFault(o.Rules)}
 	if o.Dir == Out.String() {
 		r.Dir = Out
 	}

@@ -1,6 +1,9 @@
 package flow
 
-import "porthole/demux"
+import (
+	"porthole/demux"
+	"porthole/impair"
+)
 
 // A ladder is a flow's segments that mattered: its first Rungs and its last Rungs.
 // Rungs stand in blocks of eight from a pool, whose memory grows with use and has a
@@ -55,6 +58,7 @@ type rung struct {
 	dir          Direction
 	fate         demux.Fate
 	opts         uint8
+	rules        impair.Fault // what impairment rules did to it
 }
 
 type block [blockRungs]rung

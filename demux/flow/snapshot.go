@@ -9,6 +9,7 @@ import (
 
 	"porthole/demux"
 	"porthole/demux/packet"
+	"porthole/impair"
 )
 
 // A snapshot is copied a few records at a time, so that no tap waits long: each flow
@@ -128,6 +129,7 @@ type Rung struct {
 	Depth  uint32 // of the queue that decided
 	Limit  uint32
 	Waited time.Duration // Accepted, and FirstRead of UDP
+	Rules  impair.Fault  // what impairment rules did to the packet
 }
 
 // isPacket reports whether the rung is of one packet.
@@ -322,7 +324,7 @@ func (t *Table) flow(now int64, c *cold, bytes [2]uint64, seen int64, st uint32,
 
 func (c *cold) rung(r rung) Rung {
 	n := Rung{At: time.Duration(r.at - c.born), Dir: r.dir, What: r.what, Flags: r.flags, Len: r.n,
-		Window: r.window, Opts: r.opts, Fate: r.fate, Depth: r.depth, Limit: r.limit}
+		Window: r.window, Opts: r.opts, Fate: r.fate, Depth: r.depth, Limit: r.limit, Rules: r.rules}
 	if r.what == Accepted || r.what == FirstRead {
 		n.Waited, n.Depth, n.Limit = time.Duration(uint64(r.depth)<<32|uint64(r.limit)), 0, 0
 	}

@@ -327,13 +327,13 @@ func TestJSON(t *testing.T) {
 	tab := New(Options{Start: zero})
 	k := Key{packet.TCP, netip.AddrPortFrom(hostAddr, 80), netip.AddrPortFrom(peerAddr, 5000)}
 	w := wire{t, tab, 0, k, 1000, 7000}
-	w.tap(In, w.segment(In, packet.SYN, 0, 0, 0, 2, 4, 5, 180, 3, 3, 7, 34, 6, 1, 2, 3, 4), Decision{demux.AcceptQueueFull, 1, 1, 0, 0})
+	w.tap(In, w.segment(In, packet.SYN, 0, 0, 0, 2, 4, 5, 180, 3, 3, 7, 34, 6, 1, 2, 3, 4), Decision{Fate: demux.AcceptQueueFull, Depth: 1, Limit: 1})
 	w.now = 1e9
 	w.handshake()
 	tab.Established(w.now, k, 1, 2)
 	tab.Accepted(w.now, k, 3e6)
 	w.in(packet.ACK|packet.PSH, 1, 1, 10)
-	w.tap(In, w.segment(In, packet.ACK, 11, 1, 10), Decision{demux.QueueFull, 1, 1, 0, 0})
+	w.tap(In, w.segment(In, packet.ACK, 11, 1, 10), Decision{Fate: demux.QueueFull, Depth: 1, Limit: 1})
 	w.in(packet.ACK, 11, 1, 10)
 	w.out(packet.FIN|packet.ACK, 1, 21, 0)
 	f, ok := tab.Get(w.now, 1)
@@ -413,7 +413,7 @@ func FuzzTaps(f *testing.F) {
 			}
 			switch what % 4 {
 			case 0:
-				tab.In(now, b, &i, Decision{demux.Fate(fate) % demux.Fate(demux.NumFates), uint32(wait), 3, 99, 999})
+				tab.In(now, b, &i, Decision{demux.Fate(fate) % demux.Fate(demux.NumFates), uint32(wait), 3, 99, 999, 0})
 			case 1:
 				tab.Out(now, b, &i)
 			case 2:

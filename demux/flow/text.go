@@ -291,6 +291,9 @@ func (r *Rung) line(proto string) string {
 			s += fmt.Sprintf(" %d/%d", r.Depth, r.Limit)
 		}
 	}
+	if rules := r.Rules.String(); rules != "" {
+		s += " (" + rules + ")"
+	}
 	return s
 }
 

@@ -135,7 +135,7 @@ func (t *Table) datagramLocked(now int64, d Direction, h uint64, k *key, r *hot,
 		r.state.Store(r.state.Load() | isUDP | established)
 	}
 	c := t.coldLocked(slot)
-	n := rung{at: now, dir: d, n: uint32(i.PayloadLen()), fate: dec.Fate, depth: dec.Depth, limit: dec.Limit}
+	n := rung{at: now, dir: d, n: uint32(i.PayloadLen()), fate: dec.Fate, depth: dec.Depth, limit: dec.Limit, rules: dec.Rules}
 	if d == Out {
 		n.fate = demux.NoFate
 	}
@@ -244,7 +244,7 @@ type segment struct {
 // rung is the segment as it is kept.
 func (s *segment) rung(w What) rung {
 	n := rung{at: s.now, dir: s.d, what: w, seq: s.seq, ack: s.ack, n: s.size, window: s.window,
-		flags: s.flags, fate: s.dec.Fate, depth: s.dec.Depth, limit: s.dec.Limit}
+		flags: s.flags, fate: s.dec.Fate, depth: s.dec.Depth, limit: s.dec.Limit, rules: s.dec.Rules}
 	if s.d == Out {
 		n.fate = demux.NoFate
 	}

@@ -56,7 +56,7 @@ func playUDP(lim demux.Limits, d demux.Discipline, all []datagramAt, busy, befor
 			return
 		}
 		if flows != nil {
-			flows.Lost(int64(now), pkt.IP(), pkt.Info(), Decision{f, depth, limit, bytes, maxBytes}, int64(now-came[0]))
+			flows.Lost(int64(now), pkt.IP(), pkt.Info(), Decision{f, depth, limit, bytes, maxBytes, 0}, int64(now-came[0]))
 		}
 		came = came[1:]
 		lost++
@@ -168,7 +168,7 @@ func TestWhyPolicies(t *testing.T) {
 		}
 		require.NoError(t, q.Bind(demux.UDPPort(port), demux.Config{Socket: true, Limits: lim, Policy: demux.Policy{Discipline: d}}))
 		q.SetTap(func(_ demux.Port, p demux.Packet, f demux.Fate, depth, limit, bytes, maxBytes uint32) {
-			dec := Decision{f, depth, limit, bytes, maxBytes}
+			dec := Decision{f, depth, limit, bytes, maxBytes, 0}
 			switch f {
 			case demux.HeadDropped, demux.CoDelDropped:
 				flows.Lost(int64(now), p.IP(), p.Info(), dec, int64(now)-p.At())
