@@ -10,9 +10,10 @@ import (
 
 // The timelines' types under this package's name, for those who see the host alone.
 type (
-	Flow   = flow.Flow
-	FlowID = flow.ID
-	Why    = flow.Why
+	Flow      = flow.Flow
+	FlowID    = flow.ID
+	FlowStats = flow.Stats
+	Why       = flow.Why
 )
 
 // Flows are the newest conversations, oldest first, at most limit (0: 1,000), of one
@@ -34,6 +35,9 @@ func (h *Host) Flow(id FlowID) (Flow, bool) {
 	h.stack.Receive(&f)
 	return f, ok
 }
+
+// FlowStats counts the timelines that the host keeps, and those that made room.
+func (h *Host) FlowStats() FlowStats { return h.flows.Stats() }
 
 // received completes what the stack knows of flows' receive buffers.
 func (h *Host) received(fs []Flow) {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -121,4 +122,32 @@ func TestReceiveBufferFromTheBind(t *testing.T) {
 	require.Zero(t, f.In.Resent)
 	require.NoError(t, r.host.Reset(services.TCP(9)))
 	require.NoError(t, <-wrote)
+}
+
+// TestWaitTimes: a port counts how long what its service took had waited.
+func TestWaitTimes(t *testing.T) {
+	r := newRig(t, tun.PipeOptions{}, nil)
+	total := func(port string) (n, long uint64) {
+		s := status(t, r.host, port)
+		for i, c := range s.WaitCounts {
+			if n += c; i == len(s.WaitCounts)-1 || porthole.WaitBounds()[i] > 20*time.Millisecond {
+				long += c
+			}
+		}
+		return n, long
+	}
+	for _, network := range []string{"udp", "tcp"} {
+		port := "7/" + network
+		before, _ := total(port)
+		set(t, r.host, port, "service-delay=30ms")
+		for range 3 {
+			_, err := dial(t, r, network, 7).Write([]byte("x"))
+			require.NoError(t, err)
+		}
+		until(t, "three to be taken", func() bool { n, _ := total(port); return n == before+3 })
+		_, long := total(port)
+		require.GreaterOrEqual(t, long, uint64(2), "%s: the take under way waits for nothing", port)
+		require.GreaterOrEqual(t, status(t, r.host, port).WaitSum, 60*time.Millisecond)
+		set(t, r.host, port, "service-delay=0")
+	}
 }

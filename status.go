@@ -56,8 +56,24 @@ type PortStatus struct {
 	ImpairIn  *Impairment `json:"impair_in,omitempty"`  // what rules did to packets that arrived
 	ImpairOut *Impairment `json:"impair_out,omitempty"` // and to those that left
 
+	// WaitCounts are how many datagrams waited in the port's queue, or connections in
+	// its accept queue, for how long until the service took them: WaitBounds are the
+	// bounds, the last count has none. WaitSum is all of it.
+	WaitCounts [demux.WaitBuckets]uint64 `json:"wait_counts"`
+	WaitSum    time.Duration             `json:"wait_sum_ns"`
+
 	Settings Settings `json:"settings"`          // all of them, as they are
 	Changed  string   `json:"changed,omitempty"` // what Set has changed, as text
+}
+
+// WaitBounds are what PortStatus.WaitCounts are below: 8 us, four times as much, and so
+// on up to 34 s.
+func WaitBounds() []time.Duration {
+	bounds := make([]time.Duration, demux.WaitBuckets-1)
+	for i := range bounds {
+		bounds[i] = demux.WaitBound(i)
+	}
+	return bounds
 }
 
 // Ports lists every bound port, TCP first, in order.
@@ -119,7 +135,7 @@ func (h *Host) status(s demux.PortStats, r *running) PortStatus {
 		Port: port, Service: s.Owner, State: "bound", Declared: r != nil,
 		Arrived: s.Arrived, Queued: s.Queued, QueuedBytes: s.Bytes,
 		LimitPackets: s.Limits.Packets, LimitBytes: s.Limits.Bytes, HighWater: s.High,
-		Fates: fateMap(s.Fates), Settings: h.settingsOf(port),
+		Fates: fateMap(s.Fates), WaitCounts: s.Waits.Counts, WaitSum: s.Waits.Sum, Settings: h.settingsOf(port),
 	}
 	p.ImpairIn = impairment(s.Rules, s.Impaired, 0)
 	rules, out := h.stack.OutRules(s.Port)

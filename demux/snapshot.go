@@ -24,6 +24,7 @@ type PortStats struct {
 	Rules    impair.Rules // of what arrives; zero: none
 	Impaired impair.Stats // what they have done since the port was bound
 	Waiting  int          // of Queued: packets that the rules hold back
+	Waits    Waits
 }
 
 // Check is the law for one line: arrived = sum of fates + queued.
@@ -55,6 +56,7 @@ func (t *Table) Port(p Port) PortStats {
 	if co == nil {
 		return s
 	}
+	s.Waits = co.waited()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.state.Load()&bound != 0 {

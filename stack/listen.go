@@ -122,6 +122,7 @@ func (ln *Listener) Accept() (net.Conn, error) {
 	if fl := ln.s.flows; fl != nil {
 		now := ln.s.now()
 		fl.Accepted(now, conn.flowKey(), now-conn.arrived)
+		ln.s.table.Waited(demux.TCPPort(ln.port), now-conn.arrived)
 	}
 	return conn, nil
 }

@@ -163,6 +163,7 @@ func (pc *PacketConn) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error)
 			if pc.s.flows != nil {
 				now := pc.s.now()
 				pc.s.flows.Read(now, p.IP(), p.Info(), now-p.At())
+				pc.s.table.Waited(pc.port, now-p.At())
 			}
 			pc.s.table.Free(p)
 			return n, from, nil

@@ -54,6 +54,8 @@ func (h *fakeHost) Reload(_ context.Context, c porthole.Config) ([]string, error
 	h.reloaded <- c
 	return nil, nil
 }
+func (*fakeHost) FlowStats() porthole.FlowStats { return porthole.FlowStats{} }
+
 func (h *fakeHost) Health() porthole.Health {
 	return porthole.Health{Name: "porthole", LedgerOK: true}
 }

@@ -157,7 +157,7 @@ func kindOf(t reflect.Type) string {
 		return "boolean"
 	case t.Kind() == reflect.String:
 		return "string"
-	case t.Kind() == reflect.Slice:
+	case t.Kind() == reflect.Slice || t.Kind() == reflect.Array:
 		return "array"
 	case t.Kind() == reflect.Map, t.Kind() == reflect.Struct:
 		return "object"

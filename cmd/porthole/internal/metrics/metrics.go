@@ -24,6 +24,7 @@ type Host interface {
 	Ports() []porthole.PortStatus
 	Health() porthole.Health
 	Ledger() porthole.Ledger
+	FlowStats() porthole.FlowStats
 }
 
 // Handler answers a scrape of h, and of the Go runtime that it runs in.
@@ -91,6 +92,13 @@ var (
 	zeroWindows   = counter("port_zero_windows_total", "Times that the host closed its window to a client of the port.", "port", "service")
 	zeroNow       = gauge("port_zero_windows", "Connections of the port whose window is closed.", "port", "service")
 	zeroFor       = counter("port_zero_window_seconds_total", "Time that windows were closed, of all connections of the port.", "port", "service")
+	waits         = define(prometheus.UntypedValue, "port_wait_seconds", "Time that a datagram was in the port's queue, or a connection in its accept queue, until the service took it.", "port", "service")
+
+	flowsKept       = gauge("flows", "Conversations whose timelines are kept.")
+	flowsLimit      = gauge("flows_limit", "Conversations that can be kept.")
+	flowsSeen       = counter("flows_seen_total", "Conversations that began.")
+	flowsEvicted    = counter("flows_evicted_total", "Timelines that made room for newer ones.")
+	flowsUnrecorded = counter("flows_unrecorded_total", "Arrivals and departures at ports for which no recorder was free.")
 
 	outSent = counter("out_frames_total", "Frames that the host sent; a super-packet counts once.")
 	outLost = counter("out_lost_frames_total", "Frames of the host that never left: its device was full, or refused them, or was closed.", "reason")
@@ -139,9 +147,16 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		default:
 			shown++
 			port(put, &ports[i])
+			ch <- waited(&ports[i])
 		}
 	}
 	put(hidden, float64(left))
+	f := c.h.FlowStats()
+	put(flowsKept, float64(f.Flows))
+	put(flowsLimit, float64(f.Limit))
+	put(flowsSeen, float64(f.Seen))
+	put(flowsEvicted, float64(f.Evicted))
+	put(flowsUnrecorded, float64(f.Unrecorded))
 	if o := l.Out; o != nil {
 		put(outSent, float64(o.Sent))
 		put(outLost, float64(o.DeviceFull), "device-full")
@@ -187,6 +202,17 @@ func port(put func(metric, float64, ...string), p *porthole.PortStatus) {
 	one(zeroWindows, float64(p.ZeroWindows))
 	one(zeroNow, float64(p.ZeroWindowsNow))
 	one(zeroFor, p.ZeroWindowFor.Seconds())
+}
+
+// waited is the histogram of a port's wait times.
+func waited(p *porthole.PortStatus) prometheus.Metric {
+	below, n := map[float64]uint64{}, uint64(0)
+	for i, bound := range porthole.WaitBounds() {
+		n += p.WaitCounts[i]
+		below[bound.Seconds()] = n
+	}
+	n += p.WaitCounts[len(p.WaitCounts)-1] // of no bound
+	return prometheus.MustNewConstHistogram(waits.desc, n, p.WaitSum.Seconds(), below, p.Port.String(), p.Service)
 }
 
 func truth(b bool) float64 {

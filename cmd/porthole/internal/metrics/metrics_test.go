@@ -36,10 +36,15 @@ func (fakeHost) Ledger() porthole.Ledger {
 	}
 }
 
+func (fakeHost) FlowStats() porthole.FlowStats {
+	return porthole.FlowStats{Flows: 5, Limit: 9, Seen: 7, Evicted: 2}
+}
+
 func twoPorts() fakeHost {
 	return fakeHost{[]porthole.PortStatus{
 		{Port: services.TCP(80), Service: "http", State: "answering", Declared: true, Arrived: 10, Queued: 1, LimitPackets: 64, HighWater: 64,
-			Accept: 2, AcceptLimit: 1, AcceptHigh: 2, SynLimit: 8, Fates: map[string]uint64{"to-stack": 7, "queue-full": 2}},
+			Accept: 2, AcceptLimit: 1, AcceptHigh: 2, SynLimit: 8, Fates: map[string]uint64{"to-stack": 7, "queue-full": 2},
+			WaitCounts: [13]uint64{3, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2}, WaitSum: 90 * time.Second},
 		{Port: services.TCP(40000), Service: "ftp", State: "listening", Arrived: 1},
 		{Port: services.UDP(53), Service: "dns", State: "failed", Declared: true, LimitPackets: 1024},
 	}}
@@ -67,11 +72,28 @@ porthole_info{device="ph0",kind="offload",name="a",version="1"} 1
 # HELP porthole_start_time_seconds When the host was made, in seconds of the Unix epoch.
 # TYPE porthole_start_time_seconds gauge
 porthole_start_time_seconds 1.7000000005e+09
-`), "porthole_port_accept_queue_connections", "porthole_port_answering", "porthole_port_arrived_packets_total",
+# HELP porthole_flows_evicted_total Timelines that made room for newer ones.
+# TYPE porthole_flows_evicted_total counter
+porthole_flows_evicted_total 2
+`), "porthole_flows_evicted_total", "porthole_port_accept_queue_connections", "porthole_port_answering", "porthole_port_arrived_packets_total",
 		"porthole_device_in_dropped_packets_total", "porthole_info", "porthole_start_time_seconds"))
 	problems, err := testutil.CollectAndLint(Collector(twoPorts()))
 	require.NoError(t, err)
 	require.Empty(t, problems)
+}
+
+// TestWaits: the bounds are cumulative, and what is above all of them is in the count.
+func TestWaits(t *testing.T) {
+	w := httptest.NewRecorder()
+	Handler(twoPorts()).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "GET", "/metrics", nil))
+	for _, line := range []string{
+		`bucket{port="80/tcp",service="http",le="8.192e-06"} 3`, `bucket{port="80/tcp",service="http",le="3.2768e-05"} 3`,
+		`bucket{port="80/tcp",service="http",le="0.000131072"} 4`, `bucket{port="80/tcp",service="http",le="34.359738368"} 4`,
+		`bucket{port="80/tcp",service="http",le="+Inf"} 6`, `sum{port="80/tcp",service="http"} 90`,
+		`count{port="80/tcp",service="http"} 6`, `count{port="53/udp",service="dns"} 0`,
+	} {
+		require.Contains(t, w.Body.String(), "\nporthole_port_wait_seconds_"+line+"\n")
+	}
 }
 
 // TestEveryFateHasASeries: also those that nothing has met, for the first one to count.
