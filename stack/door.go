@@ -158,11 +158,7 @@ func (s *Stack) answered(pkt *netstack.PacketBuffer) {
 	if ln == nil {
 		return
 	}
-	n := pkt.Network()
-	k := demux.FlowKey{
-		Remote: addrPort(tcpip.FullAddress{Addr: n.DestinationAddress(), Port: th.DestinationPort()}),
-		Local:  addrPort(tcpip.FullAddress{Addr: n.SourceAddress()}).Addr(),
-	}
+	_, k := outgoingKey(pkt)
 	ln.door.Answered(s.doors.now(), k, th.SequenceNumber(), th.AckNumber()-1, th.WindowSize(), func() []byte {
 		b := make([]byte, 0, maxSynAckLen)
 		for _, p := range pkt.AsSlices() {
@@ -171,6 +167,15 @@ func (s *Stack) answered(pkt *netstack.PacketBuffer) {
 		return b
 	})
 	s.doors.activate(ln)
+}
+
+// outgoingKey names the connection of a segment that leaves.
+func outgoingKey(pkt *netstack.PacketBuffer) (port uint16, k demux.FlowKey) {
+	n, th := pkt.Network(), header.TCP(pkt.TransportHeader().Slice())
+	return th.SourcePort(), demux.FlowKey{
+		Remote: addrPort(tcpip.FullAddress{Addr: n.DestinationAddress(), Port: th.DestinationPort()}),
+		Local:  addrPort(tcpip.FullAddress{Addr: n.SourceAddress()}).Addr(),
+	}
 }
 
 // find looks a connection up in netstack: the connection, its listener, or nil.

@@ -65,6 +65,7 @@ func (l *link) WritePackets(pkts netstack.PacketBufferList) (int, tcpip.Error) {
 	for _, pkt := range pkts.AsSlice() {
 		if pkt.TransportProtocolNumber == tcp.ProtocolNumber {
 			l.s.answered(pkt)
+			l.s.sentAgain(pkt)
 		}
 		if err := l.write(pkt.AsSlices(), offload(pkt), demux.FromStack, !byReader(pkt)); err != nil {
 			return n, err

@@ -37,7 +37,6 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
 	netstack "gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
-	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 
 	"porthole/demux"
@@ -81,15 +80,16 @@ type Stack struct {
 	flows *flow.Table // nil: no timelines
 	now   func() int64
 
-	listeners [65536]atomic.Pointer[Listener]
-	sockets   [65536]atomic.Pointer[PacketConn]
-	drain     drain
-	reap      reaper
-	doors     doors
-	secrets   secrets
-	paths     paths
-	closing   chan struct{} // closed when the stack begins to end
-	closeOnce sync.Once
+	listeners  [65536]atomic.Pointer[Listener]
+	sockets    [65536]atomic.Pointer[PacketConn]
+	drain      drain
+	reap       reaper
+	doors      doors
+	secrets    secrets
+	paths      paths
+	recoveries recoveries
+	closing    chan struct{} // closed when the stack begins to end
+	closeOnce  sync.Once
 }
 
 // New makes a stack. Sockets may be opened at once; packets pass once Run runs.
@@ -124,24 +124,13 @@ func New(c Config) (*Stack, error) {
 	if s.ethernet() {
 		lower = ethernet.New(s.link)
 	}
-	s.noRACK()
+	s.initRecovery()
 	if err := s.configure(lower, c); err != nil {
 		s.net.Destroy()
 		return nil, err
 	}
 	s.table.SetAddrs(demux.NewAddrs(s.addrs...))
 	return s, nil
-}
-
-// noRACK has netstack find losses by SACK and duplicate ACKs alone (RFC 6675). Its
-// RACK marks all that a timeout is about as lost, and then counts all of it as still
-// on its way: it sends two segments and waits for the next timeout, so that a flight
-// of n lost segments takes n/2 of them. On short connections it repeats in vain.
-func (s *Stack) noRACK() {
-	off := tcpip.TCPRecovery(0)
-	if err := s.net.SetTransportProtocolOption(tcp.ProtocolNumber, &off); err != nil {
-		s.log.Warn("RACK stays on", "error", err) // no such option
-	}
 }
 
 func (s *Stack) ethernet() bool { return len(s.facts.HW) > 0 }
@@ -204,6 +193,7 @@ func (s *Stack) Run(ctx context.Context) error {
 	rest.Go(s.drainLoop)
 	rest.Go(s.reap.loop)
 	rest.Go(s.doorLoop)
+	rest.Go(s.recoveryLoop)
 	rest.Go(s.link.writeQueued)
 
 	<-ctx.Done()
