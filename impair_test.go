@@ -25,7 +25,7 @@ import (
 func ruledRig(t testing.TB, o tun.PipeOptions, in, out string) *rig {
 	t.Helper()
 	a, b := tun.Pipe(o, o)
-	rules := tun.ImpairOptions{ShowDropped: true}
+	var rules tun.ImpairOptions
 	var err error
 	rules.In, err = impair.Parse(in)
 	require.NoError(t, err)

@@ -53,12 +53,14 @@ type LinkStatus struct {
 }
 
 // impaired is the device as one whose link can be put under rules, which it may be
-// already.
+// already. Dropped packets have a fate.
 func impaired(dev tun.Device) *tun.Impaired {
-	if d, ok := dev.(*tun.Impaired); ok {
-		return d
+	d, ok := dev.(*tun.Impaired)
+	if !ok {
+		d = tun.Impair(dev, tun.ImpairOptions{})
 	}
-	return tun.Impair(dev, tun.ImpairOptions{ShowDropped: true})
+	d.ShowDropped()
+	return d
 }
 
 // upstream is what waits on the link under its rules, and what did when the device was

@@ -129,6 +129,13 @@ func (d *Impaired) SetIn(r impair.Rules) {
 	}
 }
 
+// ShowDropped makes packets that a rule drops come to the reader from now on.
+func (d *Impaired) ShowDropped() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.show = true
+}
+
 // Rules are those in force.
 func (d *Impaired) Rules() ImpairOptions {
 	d.mu.Lock()
