@@ -2,6 +2,7 @@ package porthole_test
 
 import (
 	"net"
+	"os"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -30,6 +31,15 @@ func TestKernelSlowReader(t *testing.T) {
 	}
 	c := conns[1]
 	wrote := pour(c, all)
+	t.Cleanup(func() {
+		if t.Failed() {
+			for _, f := range k.host.Flows(&[]services.Port{services.TCP(9)}[0], 0) {
+				f, _ := k.host.Flow(f.ID)
+				_ = f.WriteLadder(os.Stderr)
+				t.Logf("%+v", f.Receive)
+			}
+		}
+	})
 	until(t, "a closed window", func() bool { return status(t, k.host, "9/tcp").ZeroWindowsNow == 1 })
 	s := status(t, k.host, "9/tcp")
 	require.Equal(t, 64<<10, s.ReceiveBuffer)
