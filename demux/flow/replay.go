@@ -66,6 +66,14 @@ func (rec record) episode(at int64) record {
 	return rec
 }
 
+// end is when the record ends.
+func (rec record) end() (at int64) {
+	for _, e := range rec.events {
+		at = max(at, e.at)
+	}
+	return at
+}
+
 // newStory reads a TCP port's record.
 func newStory(rec record) *story {
 	evs := rec.events
@@ -89,7 +97,7 @@ func newStory(rec record) *story {
 		return f
 	}
 	st := &story{}
-	gone := departures{told: rec.told}
+	gone := departures{told: rec.told, end: rec.end()}
 	var anon []*seen // accepted, of flows that are not known any more
 	for _, e := range evs {
 		if e.kind == evIdle {

@@ -16,7 +16,7 @@ type datagrams struct {
 
 func newDatagrams(rec record) *datagrams {
 	d := &datagrams{}
-	gone := departures{told: rec.told}
+	gone := departures{told: rec.told, end: rec.end()}
 	known := false
 	for _, e := range rec.events {
 		switch e.kind {

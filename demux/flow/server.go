@@ -45,6 +45,7 @@ type departures struct {
 	woken bool // something came since it was idle, first at
 	woke  int64
 	told  bool
+	end   int64 // of the record
 }
 
 // came tells of something that was queued. What comes first wakes an idle service,
@@ -150,6 +151,13 @@ func (ds *departures) toldService() service {
 		costs = append(costs, s.after[len(s.after)-1])
 	}
 	s.usual[1] = median(costs)
+	// What it does when the record ends has lasted until then at least.
+	switch busy := ds.end - d[len(d)-1].taken; {
+	case !ds.idle:
+		s.after = append(s.after, max(busy, s.usual[1]))
+	case ds.woken:
+		s.before = append(s.before, ds.end-ds.woke)
+	}
 	return s
 }
 

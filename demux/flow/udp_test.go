@@ -197,3 +197,37 @@ func TestWhyPolicies(t *testing.T) {
 		require.EqualValues(t, 7, why.Flow.In.Datagrams)
 	}
 }
+
+// TestWhyHeldService: a service that took quickly and then nothing any more is not
+// taken for one that goes on so: all that came since has to find room.
+func TestWhyHeldService(t *testing.T) {
+	for name, idle := range map[string]bool{"busy": false, "idle": true} {
+		t.Run(name, func(t *testing.T) {
+			flows := New(Options{Start: zero})
+			w := wire{TB: t, t: flows, k: Key{packet.UDP, netip.AddrPortFrom(hostAddr, 53), netip.AddrPortFrom(peerAddr, 1024)}}
+			b := w.datagram(In, 10)
+			i, _ := packet.Parse(b, len(b))
+			port := demux.UDPPort(53)
+			now := int64(0)
+			for range 10 {
+				now += int64(time.Millisecond)
+				flows.Idle(now, port)
+				flows.In(now+1000, b, &i, Decision{Limit: 4})
+				flows.Read(now+2000, b, &i, 1000)
+			}
+			if idle {
+				flows.Idle(now+3000, port)
+			}
+			for n := range uint32(20) {
+				now += int64(10 * time.Millisecond)
+				d := Decision{Depth: min(n, 4), Limit: 4}
+				if n >= 4 {
+					d.Fate = demux.QueueFull
+				}
+				flows.In(now, b, &i, d)
+			}
+			require.Equal(t, "53/udp: 16 of 30 datagrams refused, queue 4/4 full, the last 1 s ago. queue=20 would have been enough.",
+				flows.WhyPort(now+int64(time.Second), port).Text)
+		})
+	}
+}
