@@ -123,7 +123,8 @@ func TestKernelCapture(t *testing.T) {
 			found := tshark(t, file, `frame.comment contains "accept-queue-full"`, "tcp.dstport", "tcp.flags")
 			require.Len(t, found, int(refused))
 			for _, f := range found {
-				require.Equal(t, "9 0x0002", f["tcp.dstport"]+" "+f["tcp.flags"], "SYNs to it")
+				// SYN, or the final ACK of a handshake that was under way when it filled.
+				require.Regexp(t, "^9 0x00(02|10)$", f["tcp.dstport"]+" "+f["tcp.flags"])
 			}
 
 			// The stations: the refused end at the door, a question comes to the service.
