@@ -69,7 +69,7 @@ func pcap(t testing.TB, ng, ethernet bool, names []string, all ...sent) []byte {
 		link = layers.LinkTypeEthernet
 	}
 	var b bytes.Buffer
-	write := func(ci gopacket.CaptureInfo, data []byte) error { return nil }
+	var write func(gopacket.CaptureInfo, []byte) error
 	flush := func() error { return nil }
 	if ng {
 		w, err := pcapgo.NewNgWriterInterface(&b, pcapgo.NgInterface{Name: names[0], LinkType: link, OS: "any"}, pcapgo.DefaultNgWriterOptions)
