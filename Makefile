@@ -43,11 +43,11 @@ gate:
 
 # porthole on its devices beside the same services on kernel sockets, in namespaces
 # of its own (root). The long form also writes testdata/bench/bench.json and .svg.
-bench: bin/bench
+bench: bin/bench build
 	bin/bench -out testdata/bench
 
 # The same in under a minute, and nothing written.
-bench-quick: bin/bench
+bench-quick: bin/bench build
 	bin/bench -quick
 
 # CPU profiles of the servers, one file per work and target, into .profiles/.

@@ -24,6 +24,9 @@ var ownClients = map[string]func(time.Duration) (sample, error){
 	"dns":      func(t time.Duration) (sample, error) { return dnsClient(t, 16, 4) },
 	"dns-one":  func(t time.Duration) (sample, error) { return dnsClient(t, 1, 1) },
 	"dhcp":     dhcpClient,
+
+	"flood-dns": floodDNS,
+	"flood-syn": floodSYN,
 }
 
 func runClient(name, length string) error {

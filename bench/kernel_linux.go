@@ -15,6 +15,7 @@ import (
 
 	"porthole/services"
 	"porthole/services/all"
+	"porthole/services/http"
 )
 
 // serveKernel runs the catalogue on the kernel's sockets until ctx ends: what
@@ -40,6 +41,9 @@ func serveKernel(ctx context.Context, mtu int, ready func()) error {
 		}
 		if s.Config != nil {
 			env.Config = s.Config()
+		}
+		if c, ok := env.Config.(*http.Config); ok {
+			c.MaxConnections = 2 * idleConns
 		}
 		if err := bind(env, s.Ports); err != nil {
 			return fmt.Errorf("%s: %w", s.Name, err)

@@ -16,6 +16,7 @@
 //	parse.go     what clients print          clients_linux.go own clients, child processes
 //	report.go    medians, table, JSON        kernel_linux.go  services.Env on kernel sockets
 //	svg.go       the picture                 proc_linux.go    counters of the machine
+//	refs_linux.go    nginx, Knot, dnsmasq    figures_linux.go floods, memory, start
 //
 // Not measured: IPv6, more than one bulk stream, more cores than this machine has.
 package main
@@ -45,6 +46,7 @@ type options struct {
 	format  string
 	profile string // folder for CPU profiles of the servers
 	mtu     int
+	quick   bool
 }
 
 func main() {
@@ -88,7 +90,7 @@ func run(args []string) error {
 func parseFlags(args []string) (*options, error) {
 	o := &options{}
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
-	quick := fs.Bool("quick", false, "fewer rounds and shorter measurements: under a minute")
+	fs.BoolVar(&o.quick, "quick", false, "fewer rounds and shorter measurements: under a minute")
 	fs.IntVar(&o.rounds, "rounds", 0, "rounds (default 5, quick 3)")
 	fs.DurationVar(&o.time, "time", 0, "length of one measurement (default 2s, quick 300ms; wrk and dnsperf take whole seconds)")
 	fs.DurationVar(&o.quiet, "quiet", 0, "longest wait for a quiet machine before each work (default 3s, quick 200ms)")
@@ -105,7 +107,7 @@ func parseFlags(args []string) (*options, error) {
 		return nil, fmt.Errorf("unexpected argument %q", fs.Arg(0))
 	}
 	def := func(d *time.Duration, full, short time.Duration) {
-		if *d == 0 && *quick {
+		if *d == 0 && o.quick {
 			*d = short
 		} else if *d == 0 {
 			*d = full
@@ -113,11 +115,11 @@ func parseFlags(args []string) (*options, error) {
 	}
 	def(&o.time, 2*time.Second, 300*time.Millisecond)
 	def(&o.quiet, 3*time.Second, 200*time.Millisecond)
-	if *quick {
+	if o.quick {
 		o.limit = 48 * time.Second
 	}
 	if o.rounds == 0 {
-		if o.rounds = 5; *quick {
+		if o.rounds = 5; o.quick {
 			o.rounds = 3
 		}
 	}

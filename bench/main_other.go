@@ -9,6 +9,12 @@ import (
 
 var selfPath = "bench"
 
+// What works name and no other system has.
+type (
+	bench  struct{}
+	target struct{}
+)
+
 func runChild(string, []string) bool { return false }
 
 func measure(context.Context, *options) (*report, error) {

@@ -56,8 +56,12 @@ func measure(ctx context.Context, o *options) (*report, error) {
 			}
 			res := r.result(w)
 			r.Busy = append(r.Busy, busy)
-			for i := range b.targets {
-				t := b.targets[(round+i)%len(b.targets)]
+			targets, err := b.targetsOf(ctx, w)
+			if err != nil {
+				return r, err
+			}
+			for i := range targets {
+				t := targets[(round+i)%len(targets)]
 				s, err := b.sample(ctx, t, w, f, zeros, round)
 				if err != nil {
 					if ctx.Err() != nil {
@@ -76,9 +80,25 @@ func measure(ctx context.Context, o *options) (*report, error) {
 
 // pick names the works whose clients are here, and says which are not.
 func pick(o *options, r *report) (todo []*work) {
-	for _, w := range works {
+	for _, w := range allWorks() {
 		if !o.only.MatchString(w.name) {
 			continue
+		}
+		if w.long && o.quick {
+			r.Missing = append(r.Missing, missing{w.name, "quick leaves it out"})
+			continue
+		}
+		if ref := referenceNamed(w.beside); ref != nil {
+			if _, err := exec.LookPath(ref.name); err != nil {
+				r.Missing = append(r.Missing, missing{w.name, fmt.Sprintf("no %s here: install the Debian package %s", ref.name, ref.pack)})
+				continue
+			}
+		}
+		if w.name == "start" || w.name == "rss" {
+			if _, err := program(); err != nil {
+				r.Missing = append(r.Missing, missing{w.name, "no porthole beside this program: make build"})
+				continue
+			}
 		}
 		if _, err := exec.LookPath(w.tool); w.tool != "self" && err != nil {
 			m := missing{w.name, fmt.Sprintf("no %s here: install the Debian package %s", w.tool, w.pack)}
@@ -95,17 +115,53 @@ func pick(o *options, r *report) (todo []*work) {
 	return todo
 }
 
+// targetsOf are the targets that a work is measured on. A reference starts when it is
+// first needed.
+func (b *bench) targetsOf(ctx context.Context, w *work) (ts []*target, err error) {
+	want := func(t *target) bool {
+		switch {
+		case w.beside != "":
+			return t.name == w.beside || t.name == "offload"
+		case referenceNamed(t.name) != nil:
+			return false
+		}
+		return w.on == nil || indexOf(w.on, t.name) >= 0
+	}
+	found := false
+	for _, t := range b.targets {
+		if want(t) {
+			ts = append(ts, t)
+		}
+		found = found || t.name == w.beside
+	}
+	if w.beside != "" && !found {
+		t, err := b.startReference(ctx, referenceNamed(w.beside))
+		if err != nil {
+			return nil, err
+		}
+		ts = append(ts, t)
+	}
+	return ts, nil
+}
+
 // sample measures one work on one target.
 func (b *bench) sample(ctx context.Context, t *target, w *work, f *files, zeros *os.File, round int) (sample, error) {
 	profile := ""
-	if b.o.profile != "" && round == b.o.rounds-1 {
+	if b.o.profile != "" && t.in != nil && w.run == nil && round == b.o.rounds-1 {
 		profile, _ = filepath.Abs(filepath.Join(b.o.profile, w.name+"-"+t.name+".prof"))
 		if err := t.tell("profile %s", profile); err != nil {
 			return sample{}, err
 		}
 	}
 	c0, s0, cpu0, began := t.clientCounters(), t.serverCounters(), t.cpu(), time.Now()
-	out, err := t.run(ctx, w, b.o.time, f, zeros)
+	var s sample
+	var out string
+	var err error
+	if w.run != nil {
+		s, err = w.run(ctx, b, t, f, zeros)
+	} else {
+		out, err = t.run(ctx, w, b.o.time, f, zeros)
+	}
 	took := time.Since(began)
 	cpu1, c1, s1 := t.cpu(), t.clientCounters(), t.serverCounters()
 	if profile != "" {
@@ -116,11 +172,15 @@ func (b *bench) sample(ctx context.Context, t *target, w *work, f *files, zeros 
 	if err != nil {
 		return sample{}, err
 	}
-	s, err := w.parse(out)
-	if err != nil {
-		return s, err
+	if w.run == nil {
+		if s, err = w.parse(out); err != nil {
+			return s, err
+		}
 	}
 	s.Retrans, s.PeerAgain, s.SrvRetrans = c1.retrans-c0.retrans, c1.again-c0.again, s1.retrans-s0.retrans
+	if t.in == nil { // a reference's workers are processes of their own
+		return s, nil
+	}
 	s.CPU = (cpu1 - cpu0).Seconds() / took.Seconds()
 	return s, nil
 }

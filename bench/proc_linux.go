@@ -92,8 +92,12 @@ func (t *target) cpu() time.Duration {
 }
 
 // rss is the server's resident memory in bytes.
-func (t *target) rss() int64 {
-	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/statm", t.cmd.Process.Pid))
+func (t *target) rss() int64 { return rssOf(t.cmd.Process.Pid) }
+
+func ownRSS() int64 { return rssOf(os.Getpid()) }
+
+func rssOf(pid int) int64 {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
 	f := strings.Fields(string(b))
 	if len(f) < 2 {
 		return 0

@@ -50,6 +50,9 @@ type result struct {
 	About   string              `json:"about"`
 	Unit    string              `json:"unit"`
 	Reach   float64             `json:"reach,omitempty"`
+	Beside  string              `json:"beside,omitempty"` // the reference; else it is veth
+	Figure  bool                `json:"figure,omitempty"` // the value stands for itself; Reach is its bound
+	Most    bool                `json:"most,omitempty"`   // and an upper one
 	Samples map[string][]sample `json:"samples"`
 	Ratios  map[string]spread   `json:"ratios"` // filled by summarize
 }
@@ -67,7 +70,10 @@ func (r *report) result(w *work) *result {
 			return res
 		}
 	}
-	res := &result{Name: w.name, About: w.about, Unit: w.unit, Reach: w.reach, Samples: map[string][]sample{}}
+	res := &result{
+		Name: w.name, About: w.about, Unit: w.unit, Reach: w.reach, Samples: map[string][]sample{},
+		Beside: w.beside, Figure: w.figure, Most: w.most,
+	}
 	r.Works = append(r.Works, res)
 	return res
 }
@@ -112,7 +118,7 @@ var pairs = [][2]string{{"offload", "veth"}, {"water", "veth"}, {"offload", "wat
 func (r *report) summarize() {
 	for _, res := range r.Works {
 		res.Ratios = map[string]spread{}
-		for _, p := range pairs {
+		for _, p := range append(pairs, [2]string{"offload", res.Beside}) {
 			if s, ok := res.ratio(p[0], p[1]); ok {
 				res.Ratios[p[0]+"/"+p[1]] = s
 			}
@@ -123,6 +129,9 @@ func (r *report) summarize() {
 // line is the last round of a row, for those who wait.
 func (res *result) line(targets []string) string {
 	s := fmt.Sprintf("%-13s", res.Name)
+	if res.Beside != "" {
+		targets = []string{res.Beside, "offload"}
+	}
 	for _, t := range targets {
 		if v := res.Samples[t]; len(v) > 0 {
 			s += fmt.Sprintf("  %s %s", t, number(v[len(v)-1].Value))
@@ -152,8 +161,8 @@ func (r *report) writeTable(w io.Writer) {
 	}
 	fmt.Fprintln(t, strings.Join(append(head, "reach"), "\t"))
 	for _, res := range r.Works {
-		if len(res.Samples) == 0 {
-			continue // interrupted before the first
+		if len(res.Samples) == 0 || res.Beside != "" || res.Figure {
+			continue // interrupted before the first, or in a table below
 		}
 		row := []string{res.Name, res.Unit}
 		for _, name := range r.Targets {
@@ -166,14 +175,68 @@ func (r *report) writeTable(w io.Writer) {
 			}
 			row = append(row, cell)
 		}
-		reach := ""
-		if res.Reach > 0 {
-			reach = fmt.Sprintf("%.2f", res.Reach)
-		}
-		fmt.Fprintln(t, strings.Join(append(row, reach), "\t"))
+		fmt.Fprintln(t, strings.Join(append(row, res.reach()), "\t"))
 	}
 	t.Flush()
+	r.writeBeside(w)
+	r.writeFigures(w)
 	r.writeNotes(w)
+}
+
+// writeBeside is the table of the works that servers in C do too.
+func (r *report) writeBeside(w io.Writer) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	head := "\nwork\tunit\treference\t\toffload\toffload/reference\treach"
+	for _, res := range r.Works {
+		s, ok := res.ratio("offload", res.Beside)
+		if res.Beside == "" || !ok {
+			continue
+		}
+		if head != "" {
+			fmt.Fprintln(t, head)
+			head = ""
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%.2f [%.2f %.2f]\t%s\n", res.Name, res.Unit, res.Beside,
+			number(res.values(res.Beside).Median), number(res.values("offload").Median), s.Median, s.Min, s.Max, res.reach())
+	}
+	t.Flush()
+}
+
+// writeFigures is the table of values that stand for themselves.
+func (r *report) writeFigures(w io.Writer) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	head := "\nfigure\tunit\t" + strings.Join(r.Targets, "\t") + "\treach"
+	for _, res := range r.Works {
+		if !res.Figure || len(res.Samples) == 0 {
+			continue
+		}
+		if head != "" {
+			fmt.Fprintln(t, head)
+			head = ""
+		}
+		row := []string{res.Name, res.Unit}
+		for _, name := range r.Targets {
+			cell := ""
+			if len(res.Samples[name]) > 0 {
+				v := res.values(name)
+				cell = fmt.Sprintf("%s [%s %s]", number(v.Median), number(v.Min), number(v.Max))
+			}
+			row = append(row, cell)
+		}
+		fmt.Fprintln(t, strings.Join(append(row, res.reach()), "\t"))
+	}
+	t.Flush()
+}
+
+// reach is what is asked for, in words.
+func (res *result) reach() string {
+	switch {
+	case res.Reach == 0:
+		return ""
+	case res.Most:
+		return "at most " + number(res.Reach)
+	}
+	return fmt.Sprintf("%.2f", res.Reach)
 }
 
 // writeNotes says what stands behind the figures.
@@ -181,7 +244,7 @@ func (r *report) writeNotes(w io.Writer) {
 	fmt.Fprintln(w)
 	for _, res := range r.Works {
 		fmt.Fprintf(w, "%s: %s\n", res.Name, res.About)
-		for _, name := range r.Targets {
+		for _, name := range res.targets(r.Targets) {
 			var total sample
 			var cpu []float64
 			for _, s := range res.Samples[name] {
@@ -191,15 +254,24 @@ func (r *report) writeNotes(w io.Writer) {
 				total.SrvRetrans += s.SrvRetrans
 				cpu = append(cpu, s.CPU)
 				if s.Note != "" {
-					total.Note = ": " + s.Note
+					total.Note = s.Note
 				}
+			}
+			if res.Figure {
+				if total.Note != "" {
+					fmt.Fprintf(w, "    %-8s %s\n", name, total.Note)
+				}
+				continue
 			}
 			fmt.Fprintf(w, "    %-8s server CPU %.2f cores, client retransmitted %d, got again %d", name, spreadOf(cpu).Median, total.Retrans, total.PeerAgain)
 			if name == "veth" {
 				fmt.Fprintf(w, ", server retransmitted %d", total.SrvRetrans)
 			}
 			if total.Errors > 0 {
-				fmt.Fprintf(w, ", ERRORS %d%s", total.Errors, total.Note)
+				fmt.Fprintf(w, ", ERRORS %d", total.Errors)
+			}
+			if total.Note != "" {
+				fmt.Fprintf(w, ": %s", total.Note)
 			}
 			fmt.Fprintln(w)
 		}
@@ -215,6 +287,16 @@ func (r *report) writeNotes(w io.Writer) {
 		fmt.Fprintf(w, "noisy: before %d of %d measurements others used more than %.0f %% of the machine (median %.0f %%, most %.0f %%)\n",
 			noisy, len(r.Busy), quietShare*100, busy.Median*100, busy.Max*100)
 	}
+}
+
+// targets are those that a work was measured on.
+func (res *result) targets(all []string) (on []string) {
+	for _, t := range append([]string{res.Beside}, all...) {
+		if len(res.Samples[t]) > 0 {
+			on = append(on, t)
+		}
+	}
+	return on
 }
 
 // disturbed counts the measurements that did not get a quiet machine.
@@ -242,7 +324,7 @@ const quietShare = 0.10
 func (r *report) writeBench(w io.Writer) {
 	fmt.Fprintf(w, "goos: linux\npkg: porthole/bench\n")
 	for _, res := range r.Works {
-		for _, t := range r.Targets {
+		for _, t := range res.targets(r.Targets) {
 			for _, s := range res.Samples[t] {
 				fmt.Fprintf(w, "Benchmark%s/%s 1 %g %s\n", title(res.Name), t, s.Value, res.Unit)
 			}

@@ -9,12 +9,14 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"runtime/pprof"
 	"strconv"
 	"strings"
 	"syscall"
 
 	"porthole"
+	"porthole/services/http"
 	"porthole/tun"
 )
 
@@ -25,6 +27,8 @@ func runChild(kind string, args []string) bool {
 	switch {
 	case kind == "serve" && len(args) == 2:
 		err = serve(args[0], args[1])
+	case kind == "hold" && len(args) == 2:
+		err = hold(args[0], args[1])
 	case kind == "client" && len(args) == 2:
 		err = runClient(args[0], args[1])
 	default:
@@ -67,6 +71,7 @@ func serveHost(ctx context.Context, kind string, mtu int, ready func()) error {
 	cfg.Link.Address = netip.MustParsePrefix(host + "/24")
 	cfg.Link.PeerAddress = client
 	cfg.Link.Address6, cfg.Link.PeerAddress6 = netip.Prefix{}, "none"
+	cfg.Services["http"].Options.(*http.Config).MaxConnections = 2 * idleConns
 	dev, err := tun.Open(tun.Options{
 		Name: cfg.Link.Interface, Kind: kind, MTU: mtu,
 		Peer4: netip.MustParsePrefix(client + "/24"),
@@ -106,6 +111,10 @@ func obey() {
 			if profile, err = os.Create(rest); err == nil {
 				err = pprof.StartCPUProfile(profile)
 			}
+		case "memory":
+			debug.FreeOSMemory()
+			fmt.Println(ownRSS())
+			continue
 		case "stop":
 			pprof.StopCPUProfile()
 			err = profile.Close()

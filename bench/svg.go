@@ -25,7 +25,13 @@ var svgColor = map[string]string{"offload": "#2563eb", "water": "#94a3b8"}
 
 func (r *report) svg() []byte {
 	highest := 2.0
+	var works []*result // those with a ratio to kernel sockets
 	for _, res := range r.Works {
+		if res.Beside == "" && !res.Figure {
+			works = append(works, res)
+		}
+	}
+	for _, res := range works {
 		for _, of := range []string{"offload", "water"} {
 			if s, ok := res.ratio(of, "veth"); ok {
 				highest = max(highest, s.Max*1.1)
@@ -36,7 +42,7 @@ func (r *report) svg() []byte {
 		v = min(max(v, svgLowest), highest)
 		return svgLeft + (svgWidth-svgLeft-svgRight)*math.Log(v/svgLowest)/math.Log(highest/svgLowest)
 	}
-	height := svgTop + svgRow*len(r.Works) + 40
+	height := svgTop + svgRow*len(works) + 40
 	var b bytes.Buffer
 	p := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	p(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" font-family="sans-serif" font-size="12">`, svgWidth, height)
@@ -56,7 +62,7 @@ func (r *report) svg() []byte {
 		p(`<line x1="%.1f" y1="%d" x2="%.1f" y2="%d" stroke="%s" stroke-width="%g"/>`, x(v), svgTop-8, x(v), bottom, color, wide)
 		p(`<text x="%.1f" y="%d" text-anchor="middle" fill="#555">%g</text>`, x(v), bottom+14, v)
 	}
-	for i, res := range r.Works {
+	for i, res := range works {
 		y := float64(svgTop + svgRow*i)
 		p(`<text x="%d" y="%.1f" text-anchor="end">%s</text>`, svgLeft-10, y+20, html.EscapeString(res.Name))
 		for j, of := range []string{"offload", "water"} {

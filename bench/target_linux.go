@@ -32,6 +32,8 @@ const nsPrefix = "phbench-"
 type bench struct {
 	o       *options
 	ns      []string
+	dirs    []string // of references
+	upNS    string   // where porthole itself is started
 	targets []*target
 	cc      string // congestion control of all namespaces
 }
@@ -69,26 +71,15 @@ func (b *bench) start(ctx context.Context, name string) (*target, error) {
 	began := time.Now()
 	t := &target{name: name}
 	var err error
-	if t.clientNS, err = b.namespace(ctx, name); err != nil {
-		return nil, err
-	}
-	serverNS := t.clientNS
+	var serverNS string
 	if name == "veth" {
-		if serverNS, err = b.namespace(ctx, name+"-server"); err != nil {
-			return nil, err
-		}
-		mtu := strconv.Itoa(b.o.mtu)
-		for _, c := range []string{
-			"link add v0 netns " + t.clientNS + " mtu " + mtu + " type veth peer name v0 netns " + serverNS + " mtu " + mtu,
-			"-n " + t.clientNS + " address add " + client + "/24 dev v0",
-			"-n " + serverNS + " address add " + host + "/24 dev v0",
-			"-n " + t.clientNS + " link set v0 up",
-			"-n " + serverNS + " link set v0 up",
-		} {
-			if err := ip(ctx, c); err != nil {
-				return nil, err
-			}
-		}
+		serverNS, err = b.veth(ctx, t, name)
+	} else {
+		t.clientNS, err = b.namespace(ctx, name)
+		serverNS = t.clientNS
+	}
+	if err != nil {
+		return nil, err
 	}
 	t.cmd = exec.Command("ip", "netns", "exec", serverNS, selfPath, "serve", name, strconv.Itoa(b.o.mtu))
 	t.cmd.Stderr = os.Stderr
@@ -112,6 +103,29 @@ func (b *bench) start(ctx context.Context, name string) (*target, error) {
 	}
 	t.ready = time.Since(began)
 	return t, nil
+}
+
+// veth makes a client's and a server's namespace, joined.
+func (b *bench) veth(ctx context.Context, t *target, name string) (serverNS string, err error) {
+	if t.clientNS, err = b.namespace(ctx, name); err != nil {
+		return "", err
+	}
+	if serverNS, err = b.namespace(ctx, name+"-server"); err != nil {
+		return "", err
+	}
+	mtu := strconv.Itoa(b.o.mtu)
+	for _, c := range []string{
+		"link add v0 netns " + t.clientNS + " mtu " + mtu + " type veth peer name v0 netns " + serverNS + " mtu " + mtu,
+		"-n " + t.clientNS + " address add " + client + "/24 dev v0",
+		"-n " + serverNS + " address add " + host + "/24 dev v0",
+		"-n " + t.clientNS + " link set v0 up",
+		"-n " + serverNS + " link set v0 up",
+	} {
+		if err := ip(ctx, c); err != nil {
+			return "", err
+		}
+	}
+	return serverNS, nil
 }
 
 // namespace makes one with what all have in common: the same congestion control,
@@ -181,7 +195,11 @@ func (t *target) run(ctx context.Context, w *work, d time.Duration, f *files, ze
 }
 
 func (t *target) close() {
-	t.in.Close()
+	if t.in != nil {
+		t.in.Close()
+	} else { // a reference: a process of its own, that ends its workers
+		t.cmd.Process.Signal(syscall.SIGTERM)
+	}
 	done := make(chan struct{})
 	go func() { t.cmd.Wait(); close(done) }()
 	select {
@@ -197,7 +215,10 @@ func (b *bench) close() {
 		t.close()
 	}
 	for _, ns := range b.ns {
-		exec.Command("ip", "netns", "del", ns).Run()
+		removeNS(ns)
+	}
+	for _, dir := range b.dirs {
+		os.RemoveAll(dir)
 	}
 }
 
@@ -208,9 +229,21 @@ func sweep() {
 		name := filepath.Base(path)
 		pid, _, _ := strings.Cut(strings.TrimPrefix(name, nsPrefix), "-")
 		if n, err := strconv.Atoi(pid); err == nil && syscall.Kill(n, 0) == syscall.ESRCH {
-			exec.Command("ip", "netns", "del", name).Run()
+			removeNS(name)
 		}
 	}
+}
+
+// removeNS removes a namespace of ours, and first what still runs in it: a reference
+// server does not end with this program.
+func removeNS(name string) {
+	out, _ := exec.Command("ip", "netns", "pids", name).Output()
+	for pid := range strings.FieldsSeq(string(out)) {
+		if n, err := strconv.Atoi(pid); err == nil && n > 1 {
+			syscall.Kill(n, syscall.SIGKILL)
+		}
+	}
+	exec.Command("ip", "netns", "del", name).Run()
 }
 
 // zeros is a file of size bytes that takes no memory: reads of a hole in it are

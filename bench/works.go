@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"math"
+	"os"
 	"strconv"
 	"time"
 )
@@ -21,6 +23,36 @@ type work struct {
 	argv  func(t time.Duration, f *files) []string
 	parse func(out string) (sample, error)
 	fails bool // the command ends with an error code when its time is up
+
+	beside string // a reference: the work is measured on it and on the offload device
+	// figure is a value that stands for itself, not a ratio: reach is what it shall be
+	// at least, or with most at most.
+	figure, most bool
+	long         bool     // quick leaves it out
+	on           []string // targets; nil: all of the run's
+	// run measures instead of argv and parse.
+	run func(ctx context.Context, b *bench, t *target, f *files, zeros *os.File) (sample, error)
+}
+
+// like is another work beside a reference.
+func like(name, reference string, reach float64) *work {
+	w := *workNamed(name)
+	w.name, w.beside, w.reach, w.long = name+"-"+reference, reference, reach, true
+	if w.instead != nil {
+		i := *w.instead
+		i.name, i.beside, i.reach, i.long = w.name, reference, reach, true
+		w.instead = &i
+	}
+	return &w
+}
+
+func workNamed(name string) *work {
+	for _, w := range works {
+		if w.name == name {
+			return w
+		}
+	}
+	panic("bench: no work " + name)
 }
 
 // files are what clients read.
