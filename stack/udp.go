@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -32,6 +33,10 @@ const (
 	maxUDP6 = 65535 - 8
 )
 
+// yieldAfter is how many datagrams the readers of a socket take before they let others
+// run.
+const yieldAfter = 16
+
 // PacketConfig says how a UDP port is bound.
 type PacketConfig struct {
 	Owner  string
@@ -57,6 +62,7 @@ type PacketConn struct {
 	soft    atomic.Pointer[syscall.Errno] // pending ICMP error of a connected socket
 	ipID    atomic.Uint32
 	pace    pace
+	taken   atomic.Uint32 // by ReadFrom
 
 	answerer answerer
 }
@@ -152,6 +158,11 @@ func (pc *PacketConn) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error)
 			return 0, netip.AddrPort{}, pc.err("read", net.ErrClosed)
 		}
 		if ok {
+			if pc.taken.Add(1)%yieldAfter == 0 {
+				// A flooded service never waits here: others run in between, not
+				// when the scheduler takes it off its processor after 10 ms.
+				runtime.Gosched()
+			}
 			pc.passOn()
 			from := p.From()
 			if pc.remote.IsValid() && from != pc.remote {
