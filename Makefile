@@ -35,11 +35,11 @@ e2e:
 	PORTHOLE_E2E=require $(GO) test -count=1 -run '^TestKernel' .
 	PORTHOLE_E2E=require $(GO) test -count=1 ./tun ./services/... ./cmd/...
 
-# Bulk throughput against the water device and kernel sockets, the request rate with a
+# Ratios to the water device, to kernel sockets and to netstack, the request rate with a
 # capture on and while metrics are scraped, and what timelines cost, with wide margins.
 gate:
-	PORTHOLE_GATE=1 PORTHOLE_E2E=require $(GO) test -count=1 -v -run '^(TestKernelBulkRatios|TestCaptureRate)$$' .
-	PORTHOLE_GATE=1 $(GO) test -count=1 -v -run '^(TestDataCost|TestScrapeRate)$$' ./demux/flow ./cmd/porthole/internal/metrics
+	PORTHOLE_GATE=1 PORTHOLE_E2E=require $(GO) test -count=1 -v -run '^(TestKernelRatios|TestCaptureRate)$$' .
+	PORTHOLE_GATE=1 $(GO) test -count=1 -v -run '^(TestDeliveryRatio|TestDataCost|TestScrapeRate)$$' ./stack ./demux/flow ./cmd/porthole/internal/metrics
 
 # porthole on its devices beside the same services on kernel sockets, in namespaces
 # of its own (root). The long form also writes testdata/bench/bench.json and .svg.
