@@ -15,10 +15,16 @@ import (
 const minTimer = 10 * time.Millisecond
 
 // coarseClock is the machine's clock with timers of at least minTimer. A timer for
-// now is for now.
-type coarseClock struct{ tcpip.Clock }
+// now is for now; those of TIME-WAIT are counted (timewait.go).
+type coarseClock struct {
+	tcpip.Clock
+	waits *timeWaits
+}
 
 func (c coarseClock) AfterFunc(d time.Duration, f func()) tcpip.Timer {
+	if d == timeWait {
+		return c.waits.begin(c.Clock, f)
+	}
 	return coarseTimer{c.Clock.AfterFunc(coarse(d), f)}
 }
 

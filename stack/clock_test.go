@@ -22,7 +22,7 @@ func TestCoarse(t *testing.T) {
 
 func TestCoarseTimer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := coarseClock{tcpip.NewStdClock()}
+		c := coarseClock{Clock: tcpip.NewStdClock()}
 		began := time.Now()
 		fired := make(chan time.Duration, 1)
 		timer := c.AfterFunc(time.Millisecond, func() { fired <- time.Since(began) })

@@ -39,7 +39,12 @@ type portUse struct {
 	timeWait bool // only TIME-WAIT is left: the port is nobody's, and not in the table
 }
 
-const reapEvery = time.Second
+// A sweep looks at every endpoint that there is, so it comes seldom when nothing but
+// TIME-WAIT lingers, which is of no consequence.
+const (
+	reapEvery    = time.Second
+	reapTimeWait = 15 * time.Second
+)
 
 func (r *reaper) init(s *Stack) {
 	r.s, r.ports, r.wake = s, map[uint16]*portUse{}, make(chan struct{}, 1)
@@ -178,29 +183,36 @@ func (r *reaper) loop() {
 			return
 		case <-r.wake:
 		}
-		for r.sweep() > 0 {
-			tick.Reset(reapEvery)
+		for {
+			left, waits := r.sweep()
+			if left == 0 {
+				break
+			}
+			if tick.Reset(reapEvery); left == waits {
+				tick.Reset(reapTimeWait)
+			}
 			select {
 			case <-r.s.closing:
 				return
+			case <-r.wake:
 			case <-tick.C:
 			}
 		}
 	}
 }
 
-// sweep releases the ports that nothing uses and returns how many linger.
-func (r *reaper) sweep() int {
+// sweep releases the ports that nothing uses and returns how many linger, and how many
+// of those only for TIME-WAIT.
+func (r *reaper) sweep() (left, waits int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	left := 0
 	for _, u := range r.ports {
 		if !u.listener && u.dials == 0 {
 			left++
 		}
 	}
 	if left == 0 {
-		return 0
+		return 0, 0
 	}
 	live := map[uint16]use{}
 	for _, eps := range [][]netstack.TransportEndpoint{r.s.net.RegisteredEndpoints(), r.s.net.CleanupEndpoints()} {
@@ -221,12 +233,15 @@ func (r *reaper) sweep() int {
 			r.s.table.Release(demux.TCPPort(port))
 			u.timeWait = true
 		}
+		if u.timeWait {
+			waits++
+		}
 		if now == useNone {
 			delete(r.ports, port)
-			left--
+			left, waits = left-1, waits-1
 		}
 	}
-	return left
+	return left, waits
 }
 
 // use says how much of a connection is left at a port.

@@ -37,6 +37,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
 	netstack "gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 
 	"porthole/demux"
@@ -88,6 +89,7 @@ type Stack struct {
 	secrets    secrets
 	paths      paths
 	recoveries recoveries
+	waits      timeWaits
 	closing    chan struct{} // closed when the stack begins to end
 	closeOnce  sync.Once
 }
@@ -106,8 +108,9 @@ func New(c Config) (*Stack, error) {
 	s.reap.init(s)
 	s.doors.init()
 	s.paths.init()
+	s.waits.max = maxTimeWait
 	s.net = netstack.New(netstack.Options{
-		Clock: coarseClock{tcpip.NewStdClock()},
+		Clock: coarseClock{tcpip.NewStdClock(), &s.waits},
 		NetworkProtocols: []netstack.NetworkProtocolFactory{
 			ipv4.NewProtocol, ipv6.NewProtocol, arp.NewProtocol,
 		},
@@ -125,12 +128,21 @@ func New(c Config) (*Stack, error) {
 		lower = ethernet.New(s.link)
 	}
 	s.initRecovery()
+	s.boundTimeWait()
 	if err := s.configure(lower, c); err != nil {
 		s.net.Destroy()
 		return nil, err
 	}
 	s.table.SetAddrs(demux.NewAddrs(s.addrs...))
 	return s, nil
+}
+
+// boundTimeWait gives TIME-WAIT the length by which the clock knows it.
+func (s *Stack) boundTimeWait() {
+	length := tcpip.TCPTimeWaitTimeoutOption(timeWait)
+	if err := s.net.SetTransportProtocolOption(tcp.ProtocolNumber, &length); err != nil {
+		s.log.Warn("TIME-WAIT is not bounded", "error", err) // no such option
+	}
 }
 
 func (s *Stack) ethernet() bool { return len(s.facts.HW) > 0 }
