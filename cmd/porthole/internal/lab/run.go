@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"math"
@@ -207,20 +208,28 @@ const grace = 5 * time.Second
 // do runs e to its end, or to a moment after ctx ends, and returns what there is. The
 // error is why the result is not whole; it is also in the result.
 func do(ctx context.Context, e *Experiment, r *Run) (Result, error) {
+	limit := limitOf(e, r.Quick)
+	bounded, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("it took longer than %v", limit))
+	defer cancel()
 	done := make(chan error, 1)
-	go func() { done <- e.Run(ctx, r) }()
+	go func() { done <- e.Run(bounded, r) }()
 	var err error
 	select {
 	case err = <-done:
-	case <-ctx.Done():
+	case <-bounded.Done():
+		late := time.NewTimer(grace)
+		defer late.Stop()
 		select {
 		case err = <-done:
-		case <-time.After(grace):
-			err = fmt.Errorf("%w; it did not end within %v", ctx.Err(), grace)
+		case <-late.C:
+			err = fmt.Errorf("%w; it did not end within %v", context.Cause(bounded), grace)
 		}
 	}
-	if err == nil {
+	switch {
+	case err == nil:
 		err = ctx.Err()
+	case ctx.Err() == nil && bounded.Err() != nil && errors.Is(err, bounded.Err()):
+		err = context.Cause(bounded)
 	}
 	res := r.Result()
 	if err != nil {
@@ -228,6 +237,15 @@ func do(ctx context.Context, e *Experiment, r *Run) (Result, error) {
 		res.Saw = ""
 	}
 	return res, err
+}
+
+// limitOf is how long an experiment may take. A model's depends on what was asked of
+// it, and Ctrl-C ends it at any time; a rig must not stand for ever.
+func limitOf(e *Experiment, quick bool) time.Duration {
+	if e.Kind == Model {
+		return 24 * time.Hour
+	}
+	return 10*e.takes(quick) + 5*time.Minute
 }
 
 func partial(ctx context.Context, err error, rows int) string {

@@ -75,10 +75,13 @@ type Mark struct {
 	Label string  `json:"label"`
 }
 
-// drawable is a value where it can be drawn on a; ok is false for what is no number,
-// and for 0 and less on a logarithmic axis that names no Min.
+// limit is the largest value that is drawn: ticks are reckoned with room to spare.
+const limit = 1e100
+
+// drawable is a value where it can be drawn on a; ok is false for what is no number or
+// larger than any, and for 0 and less on a logarithmic axis that names no Min.
 func (a Axis) drawable(v float64) (float64, bool) {
-	if math.IsNaN(v) || math.IsInf(v, 0) {
+	if !(math.Abs(v) <= limit) {
 		return 0, false
 	}
 	if a.Log && v <= 0 && a.Min <= 0 {

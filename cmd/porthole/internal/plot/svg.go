@@ -95,7 +95,9 @@ func SVG(w io.Writer, f *Figure) error {
 		p.Y.Min = 0
 	}
 	for _, m := range f.Marks {
-		p.Add(mark{m})
+		if x, ok := f.X.drawable(m.X); ok && x == m.X {
+			p.Add(mark{m})
+		}
 	}
 	c := vgsvg.New(width+legendWidth(p, f), height)
 	area := draw.New(c)
@@ -229,6 +231,9 @@ func settle(to *plot.Axis, a *Axis) {
 	}
 }
 
+// most bounds the ticks of an axis, whatever its range.
+const most = 250
+
 // ticks label an axis in plain numbers: 0.001, 0.5, 20, 1000.
 type ticks struct{ log bool }
 
@@ -239,10 +244,11 @@ func (t ticks) Ticks(low, high float64) []plot.Tick {
 	}
 	decades := math.Log10(high / low)
 	var all []plot.Tick
-	for e := math.Floor(math.Log10(low) + 1e-9); ; e++ {
+	first := math.Floor(math.Log10(low) + 1e-9)
+	for e := first; e <= first+most; e++ {
 		base := math.Pow(10, e)
 		if base > high*(1+1e-9) {
-			return all
+			break
 		}
 		for k := 1.0; k < 10; k++ {
 			v := base * k
@@ -256,6 +262,7 @@ func (t ticks) Ticks(low, high float64) []plot.Tick {
 			all = append(all, tick)
 		}
 	}
+	return all
 }
 
 // linear are some five to eight labelled ticks at round numbers, and one between each
@@ -268,7 +275,8 @@ func linear(low, high float64) (all []plot.Tick) {
 			break
 		}
 	}
-	for i := math.Ceil(low/step*2 - 1e-9); i*step/2 <= high+step*1e-9; i++ {
+	first := math.Ceil(low/step*2 - 1e-9)
+	for i := first; i <= first+most && i*step/2 <= high+step*1e-9; i++ {
 		t := plot.Tick{Value: i * step / 2}
 		if math.Mod(i, 2) == 0 {
 			t.Label = number(t.Value)

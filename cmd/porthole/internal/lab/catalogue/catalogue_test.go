@@ -1,6 +1,10 @@
 package catalogue
 
 import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -47,4 +51,31 @@ func TestTime(t *testing.T) {
 	}
 	require.Less(t, all, 540.)
 	require.Less(t, quick, 85.)
+}
+
+var update = flag.Bool("update", false, "write the table of docs/lab.md")
+
+// TestPage holds the table of docs/lab.md against the catalogue.
+func TestPage(t *testing.T) {
+	var rows strings.Builder
+	for _, e := range All() {
+		kind := string(e.Kind)
+		if e.Kernel {
+			kind += ", vs kernel"
+		}
+		fmt.Fprintf(&rows, "| `%s` | %s | %s |\n", e.Name, kind, e.Question)
+	}
+	path := filepath.Join("..", "..", "..", "..", "..", "docs", "lab.md")
+	page, err := os.ReadFile(path)
+	require.NoError(t, err)
+	const head = "| experiment | kind | asks |\n|---|---|---|\n"
+	before, rest, ok := strings.Cut(string(page), head)
+	require.True(t, ok)
+	old, after, ok := strings.Cut(rest, "\n\n")
+	require.True(t, ok)
+	if *update {
+		require.NoError(t, os.WriteFile(path, []byte(before+head+rows.String()+"\n"+after), 0o644))
+		return
+	}
+	require.Equal(t, rows.String(), old+"\n", "docs/lab.md is old: go test ./cmd/porthole/internal/lab/catalogue -update")
 }

@@ -46,7 +46,8 @@ type Rig struct {
 	targets []Target
 	stop    context.CancelFunc
 	done    chan error
-	far     *far // nil without --vs kernel
+	capture func() error // completes the file
+	far     *far         // nil without --vs kernel
 }
 
 // Target is one server that clients can be pointed at.
@@ -87,7 +88,7 @@ func Up(ctx context.Context, r *lab.Run, o Options) (*Rig, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &Rig{Dev: dev.Facts().Name, done: make(chan error, 1)}
+	g := &Rig{Dev: dev.Facts().Name, done: make(chan error, 1), capture: func() error { return nil }}
 	if !o.lane {
 		r.Setup("host on %s (%s, mtu %d)", g.Dev, dev.Facts().Kind, l.MTU)
 	}
@@ -109,6 +110,9 @@ func Up(ctx context.Context, r *lab.Run, o Options) (*Rig, error) {
 		return nil, fmt.Errorf("host: %w", err)
 	case <-ctx.Done():
 		return nil, errors.Join(ctx.Err(), g.Close())
+	}
+	if g.capture, err = record(r, g.Host); err != nil {
+		return nil, errors.Join(err, g.Close())
 	}
 	if r.Kernel {
 		if g.far, err = openFar(l.MTU); err != nil {
@@ -136,8 +140,9 @@ func (g *Rig) Targets() []Target { return g.targets }
 
 // Close ends the rig and waits for it. Listeners of targets end with it.
 func (g *Rig) Close() error {
+	err := g.capture()
 	g.stop()
-	err := <-g.done
+	err = errors.Join(err, <-g.done)
 	g.done <- nil // for a second Close
 	if g.far != nil {
 		err = errors.Join(err, g.far.close())
