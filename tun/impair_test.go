@@ -40,8 +40,6 @@ func datagram(id uint32, size int) []byte {
 	return append(hdr[:n:n], b...)
 }
 
-func idOf(b []byte) uint32 { return binary.BigEndian.Uint32(b[28:]) }
-
 // super is a TCP super-packet of size bytes of data with a partial checksum.
 func super(t testing.TB, size int, to netip.AddrPort, hw bool) Out {
 	t.Helper()
