@@ -9,7 +9,7 @@ import (
 // TestClosed: RST and ICMP say closed, silence costs the timeout, and the kernel's
 // limit for each peer makes most closed UDP ports silent.
 func TestClosed(t *testing.T) {
-	r := found(t, &Closed, true, "ports=40", "timeout=300ms", "steady=300ms", "rate=2000")
+	r := found(t, &Closed, true, "ports=30", "timeout=700ms", "steady=300ms", "rate=2000")
 	open, closed, silent := column(t, r, "open"), column(t, r, "closed"), column(t, r, "no answer")
 	median := column(t, r, "median")
 	for _, server := range []string{"porthole", "kernel"} {
@@ -21,12 +21,12 @@ func TestClosed(t *testing.T) {
 		} {
 			rows := where(r, server, want.proto, want.is)
 			require.Len(t, rows, 1)
-			require.Equal(t, 40., rows[0][want.column], rows[0])
+			require.Equal(t, 30., rows[0][want.column], rows[0])
 		}
 		require.Greater(t, where(r, server, "tcp", "full")[0][median], where(r, server, "tcp", "closed")[0][median])
 	}
 	host, kernel := where(r, "porthole", "udp", "closed")[0], where(r, "kernel", "udp", "closed")[0]
-	require.Equal(t, 40., host[closed], "fewer than its bucket holds")
+	require.Equal(t, 30., host[closed], "fewer than its bucket holds")
 	require.Less(t, kernel[closed], 12.)
 	require.Greater(t, kernel[silent], kernel[closed])
 }

@@ -39,7 +39,7 @@ var Handshake = lab.Experiment{
 		{Name: "delay", Unit: "ms", Digits: 1}, {Name: "SYN arrives", Unit: "ms", Digits: 2}, {Name: "admitted", Unit: "ms", Digits: 2},
 		{Name: "SYN+ACK leaves", Unit: "ms", Digits: 2}, {Name: "connect returns", Unit: "ms", Digits: 2}, {Name: "ACK arrives", Unit: "ms", Digits: 2},
 		{Name: "accepted", Unit: "ms", Digits: 2}, {Name: "answer leaves", Unit: "ms", Digits: 2}, {Name: "answer arrives", Unit: "ms", Digits: 2},
-		{Name: "wire", Unit: "%", Digits: 1}, {Name: "queue, door", Unit: "%", Digits: 1}, {Name: "accept", Unit: "%", Digits: 1}, {Name: "service", Unit: "%", Digits: 1},
+		{Name: "wire", Unit: "%", Digits: 1}, {Name: "queue", Unit: "%", Digits: 1}, {Name: "door, stack", Unit: "%", Digits: 1}, {Name: "accept", Unit: "%", Digits: 1}, {Name: "service", Unit: "%", Digits: 1},
 	},
 	Takes: 5 * time.Second, QuickTakes: 2 * time.Second,
 	Run: runHandshake,
@@ -63,12 +63,13 @@ const (
 var stepNames = [...]string{"SYN arrives", "admitted", "SYN+ACK leaves", "connect returns", "ACK arrives", "accepted", "answer leaves", "answer arrives"}
 
 // shares is where the time went: between two moments it was spent on one of these.
-type shares struct{ wire, queue, accept, service time.Duration }
+type shares struct{ wire, queue, door, accept, service time.Duration }
 
 func (s *steps) shares() shares {
 	return shares{
 		wire:    s[synArrives] + s[connectReturns] - s[synAckLeaves] + s[ackArrives] - s[connectReturns] + s[answerArrives] - s[answerLeaves],
-		queue:   s[synAckLeaves] - s[synArrives],
+		queue:   s[admitted] - s[synArrives],
+		door:    s[synAckLeaves] - s[admitted],
 		accept:  s[accepted] - s[ackArrives],
 		service: s[answerLeaves] - s[accepted],
 	}
@@ -213,7 +214,7 @@ func reportHandshake(r *lab.Run, delays []time.Duration, all []steps) {
 		Name: "where", Title: "Where the time to the first answer goes",
 		X:       lab.Axis{Label: "delay of the wire, each way", Unit: "ms"},
 		Y:       lab.Axis{Label: "share of the whole", Unit: "%", Min: 0, Max: 102},
-		Caption: "The accept queue is the wait for a service that works; queue and door are what the host itself adds.",
+		Caption: "The accept queue is the wait for a service that works; the port's queue, the door and the stack are what the host itself adds.",
 	}
 	shown := []int{answerArrives, accepted, ackArrives, connectReturns, synArrives}
 	for i, s := range all {
@@ -222,14 +223,14 @@ func reportHandshake(r *lab.Run, delays []time.Duration, all []steps) {
 		for _, t := range s {
 			row = append(row, t)
 		}
-		r.Row(append(row, s.percent(at.wire), s.percent(at.queue), s.percent(at.accept), s.percent(at.service))...)
+		r.Row(append(row, s.percent(at.wire), s.percent(at.queue), s.percent(at.door), s.percent(at.accept), s.percent(at.service))...)
 		for g, step := range shown {
 			point(&moments, lab.Series{Name: stepNames[step], Kind: lab.Measured, Group: g}, d, ms(s[step]))
 		}
 		for g, of := range []struct {
 			name string
 			d    time.Duration
-		}{{"wire", at.wire}, {"queue and door", at.queue}, {"accept queue", at.accept}, {"service", at.service}} {
+		}{{"wire", at.wire}, {"port's queue", at.queue}, {"door and stack", at.door}, {"accept queue", at.accept}, {"service", at.service}} {
 			point(&where, lab.Series{Name: of.name, Kind: lab.Measured, Group: g}, d, s.percent(of.d))
 		}
 	}
@@ -267,6 +268,6 @@ func sawHandshake(r *lab.Run, delays []time.Duration, all []steps) {
 	if delays[i] > 0 {
 		text += fmt.Sprintf(" (%.2f and %.2f delays)", float64(s[connectReturns])/float64(delays[i]), float64(s[answerArrives])/float64(delays[i]))
 	}
-	r.Saw("%s: %.1f %% of it on the wire, %.1f %% in queue and door, %.1f %% in the accept queue and %.1f %% in the service.", text,
-		s.percent(at.wire), s.percent(at.queue), s.percent(at.accept), s.percent(at.service))
+	r.Saw("%s: %.1f %% of it on the wire, %.1f %% in the port's queue, %.1f %% in door and stack, %.1f %% in the accept queue and %.1f %% in the service.", text,
+		s.percent(at.wire), s.percent(at.queue), s.percent(at.door), s.percent(at.accept), s.percent(at.service))
 }

@@ -19,7 +19,7 @@ func TestHandshake(t *testing.T) {
 			require.GreaterOrEqual(t, row[column(t, r, name)], row[1], name)
 		}
 		sum := 0.
-		for _, name := range []string{"wire", "queue, door", "accept", "service"} {
+		for _, name := range []string{"wire", "queue", "door, stack", "accept", "service"} {
 			sum += row[column(t, r, name)].(float64)
 		}
 		require.InDelta(t, 100, sum, 0.1)
