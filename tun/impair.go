@@ -253,8 +253,9 @@ func (e *end) wait(ns int64, quit chan struct{}) {
 func (d *Impaired) ripenLocked(queue int, now int64) {
 	for it, ok := d.line.Pop(now); ok; it, ok = d.line.Pop(now) {
 		it.V.fault = it.Fault
+		q := it.V.queue // what is dropped is another's after readyLocked
 		d.readyLocked(it.V)
-		if q := it.V.queue; q != queue {
+		if q != queue {
 			signal(d.ends[q].wake)
 		}
 	}
