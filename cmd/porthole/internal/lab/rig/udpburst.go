@@ -291,8 +291,7 @@ func sawBursts(r *lab.Run, all []*burst) {
 	r.Check(exact == bounded, "every queue of porthole kept what its limits say: %d of %d did", exact, bounded)
 	s := fmt.Sprintf("%d of %d queues of porthole kept exactly the datagrams that their limit has room for", exact, bounded)
 	of := func(b *burst) string {
-		return fmt.Sprintf("%d of %d datagrams of %d bytes, %.1f bytes of memory for one of payload", b.kept, b.sent, b.payload,
-			b.charged/float64(max(b.payload, 1)))
+		return fmt.Sprintf("%d of %d datagrams of %d bytes, charged with %.0f bytes each", b.kept, b.sent, b.payload, b.charged)
 	}
 	if host != nil {
 		s += fmt.Sprintf("; in %d bytes porthole kept %s", host.bytes, of(host))
