@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"sync/atomic"
 	"time"
@@ -107,6 +108,10 @@ func uploadThrough(ctx context.Context, r *lab.Run, g *Rig, link *Link, port uin
 		return nil, err
 	}
 	c := conn.(*net.TCPConn)
+	// The buffer is set when the service has taken the connection, and a window that was
+	// offered is never taken back: the upload begins after a byte that says so.
+	_ = c.SetReadDeadline(time.Now().Add(d.Timeout))
+	_, rerr := io.ReadFull(c, make([]byte, 1))
 	sent := make(chan struct{})
 	go func() {
 		defer close(sent)
@@ -133,9 +138,12 @@ func uploadThrough(ctx context.Context, r *lab.Run, g *Rig, link *Link, port uin
 		}
 		return nil
 	}
-	err = watch(r.Duration("warm"))
+	err = rerr
+	if err == nil {
+		err = watch(r.Duration("warm"))
+	}
 	began, before := time.Now(), got.Load()
-	windows, looks = 0, 0 // the first ones were offered before the buffer was set
+	windows, looks = 0, 0 // the first ones were offered before
 	if err == nil {
 		err = watch(r.Duration("over"))
 	}
@@ -150,13 +158,15 @@ func uploadThrough(ctx context.Context, r *lab.Run, g *Rig, link *Link, port uin
 	return u, err
 }
 
-// count reads one connection to its end and counts the bytes.
+// count reads one connection to its end and counts the bytes. It begins with a byte of
+// its own: it is there.
 func count(ln net.Listener, n *atomic.Int64) {
 	c, err := ln.Accept()
 	if err != nil {
 		return
 	}
 	defer func() { _ = c.Close() }()
+	_, _ = c.Write([]byte{'.'})
 	buf := make([]byte, 64<<10)
 	for {
 		_ = c.SetReadDeadline(time.Now().Add(2 * time.Second)) // the RST may be lost on the way
@@ -173,7 +183,7 @@ func reportWindow(r *lab.Run, all []*upload, bdp float64) {
 		Name: "throughput", Title: "Throughput of one connection by its window",
 		X:       lab.Axis{Label: "receive window", Unit: "bytes", Log: true},
 		Y:       lab.Axis{Label: "throughput", Unit: "Mbit/s", Log: true},
-		Caption: "The line is window/RTT up to the wire's rate; they meet at the bandwidth-delay product (BDP).",
+		Caption: "The line is window/RTT up to the wire's rate; they meet at the bandwidth-delay product (BDP). A window of few segments carries whole ones only, and is below the line.",
 	}
 	low, high := bdp, bdp
 	for _, u := range all {
