@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"html/template"
 	"io"
+	"strings"
 
 	"porthole/cmd/porthole/internal/plot"
 )
@@ -16,7 +17,8 @@ var reportHTML string
 var report = template.Must(template.New("report").Funcs(template.FuncMap{
 	"svg":  svg,
 	"cell": func(c Column, v any) string { return c.Text(v) },
-	"num":  func(v any) bool { _, ok := v.(float64); return ok },
+	"num":  func(v any) bool { _, text := v.(string); return !text },
+	"code": code,
 }).Parse(reportHTML))
 
 // WriteReport writes one page about one or more results. It asks nothing of any other
@@ -33,6 +35,24 @@ func WriteReport(w io.Writer, rs []Result) error {
 		return fmt.Errorf("write report: %w", err)
 	}
 	return nil
+}
+
+// code shows `words` as such. The rest is escaped.
+func code(s string) template.HTML {
+	var b strings.Builder
+	parts := strings.Split(s, "`")
+	for i, p := range parts {
+		p = template.HTMLEscapeString(p)
+		switch {
+		case i%2 == 1 && i+1 < len(parts):
+			b.WriteString("<code>" + p + "</code>")
+		case i%2 == 1:
+			b.WriteString("`" + p) // it has no end
+		default:
+			b.WriteString(p)
+		}
+	}
+	return template.HTML(b.String())
 }
 
 // svg draws a figure. Its texts are escaped by the drawer.

@@ -140,7 +140,7 @@ func TestReport(t *testing.T) {
 	r, err := NewRun(&sample, Options{Seed: 1}, "v")
 	require.NoError(t, err)
 	r.Row("<b>", 0)
-	r.Saw("1 < 2 & <script>alert(1)</script>")
+	r.Saw("1 < 2 & <script>alert(1)</script>, `porthole <set>` and ` alone")
 	r.Figure(Figure{Name: "f", Title: "<i>", X: Axis{Label: "x <", Unit: "ms"}, Y: Axis{Label: "y"}, Series: []Series{
 		{Name: "a & b", Kind: Theory, Points: []Point{{X: 1, Y: 1}, {X: 2, Y: math.MaxFloat64}}},
 		{Name: "<u>", Kind: Measured, Points: []Point{{X: 1, Y: 1}, {X: 2, Y: 2}}},
@@ -153,6 +153,7 @@ func TestReport(t *testing.T) {
 	require.NotContains(t, html, "<i>")
 	require.NotContains(t, html, "<u>")
 	require.Contains(t, html, "1 &lt; 2")
+	require.Contains(t, html, "<code>porthole &lt;set&gt;</code> and ` alone")
 	require.Contains(t, html, "<svg")
 	for _, outside := range []string{"src=", "@import", "url(", "href=\"http"} {
 		require.NotContains(t, html, outside)

@@ -358,15 +358,16 @@ func recommend(r *lab.Run, rec *recording.Recording, best, knee *whatCell, enoug
 		rec.Port, set, o.arrived, o.lost, short(orZero(o.wait(0.99))), o.goodShare(), r.Duration("deadline"))
 	switch {
 	case best.size != enough || o.lost > 0:
-		s += fmt.Sprintf("; %d places lose nobody", enough)
-		if enough >= limitPlaces {
-			s = strings.TrimSuffix(s, fmt.Sprintf("; %d places lose nobody", enough)) + "; no size that can be set loses nobody"
+		if enough < limitPlaces {
+			s += fmt.Sprintf("; %d places lose nobody", enough)
+		} else {
+			s += "; no size that can be set loses nobody"
 		}
-	case knee != nil && knee.size < best.size:
+	case knee != nil && knee.size < best.size && knee.outcome.lostShare() < 10:
 		s += fmt.Sprintf("; already %d (the knee) lose only %.2f %%", knee.size, knee.outcome.lostShare())
 	}
 	if load > 1 {
-		s += fmt.Sprintf(". More came than the service can do (load %.2f), so that no size helps for long: it has to become faster, or %.0f %% must go", load, 100*(1-1/load))
+		s += fmt.Sprintf(". More came than the service can do (load %.2f): should it go on like that, no size helps; the service has to become faster, or %.0f %% must go", load, 100*(1-1/load))
 	}
 	r.Saw("%s.", s)
 }

@@ -192,6 +192,9 @@ func (r *reader) segment(from, to netip.AddrPort, l *layers.TCP, at int64) {
 				return
 			}
 		case c.isn == l.Seq:
+			if len(c.open) > 0 {
+				r.all[c.port][c.open[0]].again = at
+			}
 			return
 		}
 		c.isn, c.open = l.Seq, nil

@@ -6,10 +6,11 @@
 //	flows.go     timelines
 //
 // A request is a datagram (UDP) or a connection (TCP). How long the service took over
-// one is not in a capture; it is reckoned as if one server took them in turn:
+// one is not in a capture; it is reckoned as if one server took them in turn, in the
+// order in which they ended:
 //
 //	UDP     from arrival, or the answer before, to the answer
-//	TCP     from the first SYN, or the end of the one before, until the server ends it
+//	TCP     from the last SYN, or the end of the one before, until the server ends it
 //	flows   TCP: between two accepts, where the second connection waited for it
 //
 // What has no answer gets the median of the others. What is read is bounded by Limit.
@@ -64,6 +65,8 @@ func (p pair) port() string {
 // request is one as it is read: times in ns since the epoch, 0 for none.
 type request struct {
 	at, done int64
+	again    int64         // its SYN, the last time: before that the service did not have it
+	serve    time.Duration // reckoned in the end; negative: not known
 }
 
 // ports collects the requests of every port of a file.
@@ -107,22 +110,27 @@ func (p *ports) choose(port string) (string, error) {
 	return port, nil
 }
 
-// recording makes one of a port's requests. between says that done is the moment when
-// the service could take the next.
+// recording makes one of a port's requests.
 func (p *ports) recording(port string) (*Recording, error) {
 	rs := p.all[port]
-	slices.SortStableFunc(rs, func(a, b request) int { return cmp.Compare(a.at, b.at) })
-	rec := &Recording{Port: port, Notes: p.notes[port]}
+	// In the order in which they ended, which is the one in which they were served: a
+	// connection that was refused at first came early and was served late.
+	slices.SortStableFunc(rs, func(a, b request) int { return cmp.Compare(a.done, b.done) })
 	var known []time.Duration
 	free := int64(0)
-	for _, r := range rs {
-		serve := time.Duration(-1)
+	for i := range rs {
+		r := &rs[i]
+		r.serve = -1
 		if r.done != 0 {
-			serve = time.Duration(max(r.done-max(r.at, free), 0))
-			free = max(free, r.done)
-			known = append(known, serve)
+			r.serve = time.Duration(max(r.done-max(r.at, r.again, free), 0))
+			free = r.done
+			known = append(known, r.serve)
 		}
-		rec.Requests = append(rec.Requests, Request{time.Duration(r.at - rs[0].at), serve})
+	}
+	slices.SortStableFunc(rs, func(a, b request) int { return cmp.Compare(a.at, b.at) })
+	rec := &Recording{Port: port, Notes: p.notes[port]}
+	for _, r := range rs {
+		rec.Requests = append(rec.Requests, Request{time.Duration(r.at - rs[0].at), r.serve})
 	}
 	if len(known) == 0 {
 		return rec, ErrNoService

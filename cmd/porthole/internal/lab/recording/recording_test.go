@@ -155,7 +155,7 @@ func TestTCP(t *testing.T) {
 		tcp(5*ms, other, web, syn(9)),
 		tcp(10*ms, web, client, &layers.TCP{FIN: true, ACK: true}), // 10 ms
 		tcp(11*ms, web, client, &layers.TCP{RST: true}),
-		tcp(1005*ms, other, web, syn(9)), // the same again
+		tcp(1005*ms, other, web, syn(9)), // the same again: it was refused before
 		tcp(1016*ms, web, other, &layers.TCP{RST: true}),
 		tcp(2000*ms, client, web, syn(77)), // the same pair, another connection
 		tcp(2006*ms, web, client, &layers.TCP{FIN: true, ACK: true}),
@@ -163,7 +163,26 @@ func TestTCP(t *testing.T) {
 	rec, err := read(bytes.NewReader(b), "80/tcp")
 	require.NoError(t, err)
 	require.True(t, rec.TCP())
-	require.Equal(t, []Request{{0, 10 * ms}, {5 * ms, 1006 * ms}, {2000 * ms, 6 * ms}}, rec.Requests)
+	require.Equal(t, []Request{{0, 10 * ms}, {5 * ms, 11 * ms}, {2000 * ms, 6 * ms}}, rec.Requests)
+}
+
+// TestRetry: a connection that was refused at first, and came again while others were
+// served, took as long as the others.
+func TestRetry(t *testing.T) {
+	fin := func() *layers.TCP { return &layers.TCP{FIN: true, ACK: true} }
+	late := "10.0.0.9:5003"
+	b := pcap(t, true, true, []string{"eth0"},
+		tcp(0, client, web, &layers.TCP{SYN: true, Seq: 1}),
+		tcp(1*ms, late, web, &layers.TCP{SYN: true, Seq: 1}), // refused
+		tcp(2*ms, other, web, &layers.TCP{SYN: true, Seq: 1}),
+		tcp(50*ms, web, client, fin()),
+		tcp(100*ms, web, other, fin()),
+		tcp(101*ms, late, web, &layers.TCP{SYN: true, Seq: 1}),
+		tcp(150*ms, web, late, fin()),
+	)
+	rec, err := read(bytes.NewReader(b), "")
+	require.NoError(t, err)
+	require.Equal(t, []Request{{0, 50 * ms}, {1 * ms, 49 * ms}, {2 * ms, 50 * ms}}, rec.Requests)
 }
 
 // TestFlows: lines as `porthole flows --json` prints them.
