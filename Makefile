@@ -2,7 +2,7 @@
 GO ?= go
 FUZZTIME ?= 5s
 
-.PHONY: build check test vet race fuzz e2e gate darwin bench bench-quick nightly
+.PHONY: performance build check test vet race fuzz e2e gate darwin bench bench-quick nightly
 
 build:
 	$(GO) build -o bin/porthole ./cmd/porthole
@@ -49,6 +49,12 @@ bench: bin/bench build
 # The same in under a minute, and nothing written.
 bench-quick: bin/bench build
 	bin/bench -quick
+
+# docs/performance.md from a bench, the growth curves and the port table's benchmark.
+performance: bench
+	bin/bench -curves -rounds 3 -out testdata/bench
+	$(GO) test -run '^$$' -bench '^BenchmarkPath$$/B$$/ports/uniform' -count 5 ./demux >testdata/bench/demux.txt
+	bin/bench -out testdata/bench -doc docs
 
 # CPU profiles of the servers, one file per work and target, into .profiles/.
 profile-http profile-dns profile-bulk: profile-%: bin/bench

@@ -16,6 +16,7 @@
 //	parse.go     what clients print          clients_linux.go own clients, child processes
 //	report.go    medians, table, JSON        kernel_linux.go  services.Env on kernel sockets
 //	svg.go       the picture                 proc_linux.go    counters of the machine
+//	curves.go    how cost grows, plots       doc.go           docs/performance.md
 //	refs_linux.go    nginx, Knot, dnsmasq    figures_linux.go floods, memory, start
 //
 // Not measured: IPv6, more than one bulk stream, more cores than this machine has.
@@ -47,6 +48,8 @@ type options struct {
 	profile string // folder for CPU profiles of the servers
 	mtu     int
 	quick   bool
+	curves  bool
+	doc     string
 }
 
 func main() {
@@ -67,8 +70,18 @@ func run(args []string) error {
 	if err != nil {
 		return err
 	}
+	if o.doc != "" {
+		return writeDoc(o.out, o.doc)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	if o.curves {
+		c, err := measureCurves(ctx, o)
+		if err != nil {
+			return err
+		}
+		return c.save(o.out)
+	}
 	r, err := measure(ctx, o)
 	if ctx.Err() != nil {
 		err = errors.New("interrupted; the figures are of the rounds until then")
@@ -99,6 +112,8 @@ func parseFlags(args []string) (*options, error) {
 	fs.StringVar(&o.out, "out", "", "write bench.json and bench.svg into this `folder`")
 	fs.StringVar(&o.format, "format", "table", "table, or bench: lines for benchstat")
 	fs.StringVar(&o.profile, "profile", "", "write CPU profiles of the servers into this `folder`")
+	fs.BoolVar(&o.curves, "curves", false, "measure how cost grows with connections and queues, and write curves.json into -out")
+	fs.StringVar(&o.doc, "doc", "", "measure nothing: write performance.md and its pictures from what lies in -out into this `folder`")
 	fs.IntVar(&o.mtu, "mtu", 1500, "MTU of all links")
 	if err := fs.Parse(args); err != nil {
 		return nil, err
@@ -125,6 +140,9 @@ func parseFlags(args []string) (*options, error) {
 	}
 	if o.rounds < 1 || o.rounds > 100 || o.time < 100*time.Millisecond || o.time > 10*time.Second {
 		return nil, errors.New("want 1 to 100 rounds of 100ms to 10s")
+	}
+	if (o.curves || o.doc != "") && o.out == "" {
+		return nil, errors.New("-curves and -doc want -out")
 	}
 	if o.format != "table" && o.format != "bench" {
 		return nil, fmt.Errorf("format %q is none of table, bench", o.format)

@@ -15,6 +15,10 @@ type (
 	target struct{}
 )
 
+func measureCurves(context.Context, *options) (*curves, error) {
+	return nil, errors.New("needs Linux")
+}
+
 func runChild(string, []string) bool { return false }
 
 func measure(context.Context, *options) (*report, error) {

@@ -16,6 +16,7 @@ import (
 	"syscall"
 
 	"porthole"
+	"porthole/services"
 	"porthole/services/http"
 	"porthole/tun"
 )
@@ -51,21 +52,21 @@ func serve(name, mtuText string) error {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	ready := func() {
+	ready := func(h *porthole.Host) {
 		fmt.Println("ready")
 		go func() {
-			obey()
+			obey(h)
 			cancel()
 		}()
 	}
 	if name == "veth" {
-		return serveKernel(ctx, mtu, ready)
+		return serveKernel(ctx, mtu, func() { ready(nil) })
 	}
 	return serveHost(ctx, name, mtu, ready)
 }
 
 // serveHost runs porthole as it comes, on a device of the given kind.
-func serveHost(ctx context.Context, kind string, mtu int, ready func()) error {
+func serveHost(ctx context.Context, kind string, mtu int, ready func(*porthole.Host)) error {
 	cfg := porthole.DefaultConfig()
 	cfg.Link.MTU = mtu
 	cfg.Link.Address = netip.MustParsePrefix(host + "/24")
@@ -95,12 +96,16 @@ func serveHost(ctx context.Context, kind string, mtu int, ready func()) error {
 			return fmt.Errorf("%v %s: %s", p.Port, p.Service, p.Error)
 		}
 	}
-	ready()
+	ready(h)
 	return <-done
 }
 
-// obey does what the parent asks, until it closes the pipe or is gone.
-func obey() {
+// discardPort is where datagrams are queued.
+var discardPort = services.UDP(9)
+
+// obey does what the parent asks, until it closes the pipe or is gone. h is nil for the
+// kernel's sockets, which have no queue to ask for.
+func obey(h *porthole.Host) {
 	in := bufio.NewScanner(os.Stdin)
 	var profile *os.File
 	for in.Scan() {
@@ -115,6 +120,17 @@ func obey() {
 			debug.FreeOSMemory()
 			fmt.Println(ownRSS())
 			continue
+		case "queue":
+			var s porthole.Settings
+			if s, err = porthole.ParseSettings("queue=" + rest + " queue-bytes=64MiB accept=never"); err == nil {
+				err = h.Set(discardPort, s)
+			}
+		case "queued":
+			st, _ := h.Port(discardPort)
+			fmt.Println(st.Queued)
+			continue
+		case "unqueue":
+			err = h.Reset(discardPort)
 		case "stop":
 			pprof.StopCPUProfile()
 			err = profile.Close()
