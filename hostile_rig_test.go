@@ -223,7 +223,8 @@ func (r *hostile) wait(what string, want func([]byte) bool) []byte {
 	}
 }
 
-// barrier pings the host and returns everything that it said before the answer.
+// barrier pings the host and returns everything that it said before the answer. What
+// was sent before it has its fate then.
 func (r *hostile) barrier() [][]byte {
 	r.t.Helper()
 	r.drained()
@@ -238,6 +239,7 @@ func (r *hostile) barrier() [][]byte {
 		before = append(before, b)
 		return false
 	})
+	r.drained() // other lanes have their own workers
 	return before
 }
 
