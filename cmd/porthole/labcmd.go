@@ -89,8 +89,11 @@ func (c *labRunCmd) Run(con *console) error {
 		res, err := runner.RunInto(ctx, e, o, c.dir(e))
 		bar.clear()
 		if len(res.Rows) == 0 && err != nil { // not even begun
-			if len(todo) == 1 || ctx.Err() != nil {
-				return c.ended(ctx, err)
+			if len(todo) == 1 {
+				return c.ended(ctx, con, err)
+			}
+			if ctx.Err() != nil {
+				break // what others found is kept
 			}
 			fmt.Fprintf(con.err, "porthole: lab run: %s: %s\n", e.Name, oneLine(err.Error()))
 			failed = append(failed, e.Name)
@@ -119,12 +122,15 @@ func (c *labRunCmd) Run(con *console) error {
 	if len(failed) > 0 && ctx.Err() == nil {
 		return fmt.Errorf("lab run: %s did not give what was promised; see above", strings.Join(failed, ", "))
 	}
-	return c.ended(ctx, nil)
+	return c.ended(ctx, con, nil)
 }
 
-// ended is the error of a run that a signal ended.
-func (c *labRunCmd) ended(ctx context.Context, err error) error {
+// ended is the error of a run that gave no row, or that a signal ended.
+func (c *labRunCmd) ended(ctx context.Context, con *console, err error) error {
 	if ctx.Err() != nil {
+		if err != nil {
+			fmt.Fprintln(con.err, "porthole: lab run: interrupted before the first row was ready")
+		}
 		return codeError(130)
 	}
 	if err != nil {

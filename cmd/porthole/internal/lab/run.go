@@ -48,6 +48,7 @@ func NewRun(e *Experiment, o Options, version string) (*Run, error) {
 		return nil, err
 	}
 	o.Kernel = o.Kernel && e.Kernel // `run all --vs kernel` asks also those that have no such side
+	o.Kernel = o.Kernel && e.Kernel // "all" asks everyone
 	return &Run{Options: o, values: vs, progress: func(float64) {}, res: Result{
 		Experiment: e.Name, Question: e.Question, Kind: e.Kind, About: e.About, Means: e.Means,
 		Parameters: e.words(vs), Columns: e.Columns, Rows: [][]any{}, Repeat: repeat(e, o, vs, version),
