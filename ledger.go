@@ -38,6 +38,7 @@ type OutCounters struct {
 	Bytes      uint64 `json:"bytes"`       // of those
 	Looped     uint64 `json:"looped"`      // to the host itself
 	DeviceFull uint64 `json:"device_full"` // lost: who answers as it reads waits for nobody, and the queue before the device was full
+	Limited    uint64 `json:"limited"`     // not sent: resets that closed ports owed beyond 20,000 a second
 	Refused    uint64 `json:"refused"`     // lost: the device would not take them (too long, interface down)
 	Closed     uint64 `json:"closed"`      // lost: the device was closed
 }
@@ -64,7 +65,7 @@ func (h *Host) Ledger() Ledger {
 		l.Link = &s
 	}
 	o := h.stack.Out()
-	l.Out = &OutCounters{Sent: o.Sent, Bytes: o.Bytes, Looped: o.Looped, DeviceFull: o.Full, Refused: o.Refused, Closed: o.Closed}
+	l.Out = &OutCounters{Sent: o.Sent, Bytes: o.Bytes, Looped: o.Looped, DeviceFull: o.Full, Limited: o.Limited, Refused: o.Refused, Closed: o.Closed}
 	return l
 }
 

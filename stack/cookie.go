@@ -159,14 +159,7 @@ func (s *Stack) sendCookie(ln *Listener, p demux.Packet) {
 		return // it came while the port was being opened; it comes again
 	}
 	var b [header.EthernetMinimumSize + 40 + 24]byte
-	l2 := 0
-	if f := p.Frame(); s.ethernet() && p.LinkLen() == header.EthernetMinimumSize {
-		l2 = copy(b[0:], f[6:12])
-		l2 += copy(b[6:], s.facts.HW)
-		l2 += copy(b[12:], f[12:14])
-	} else if s.ethernet() { // from the host itself
-		l2 = copy(b[:], s.ownHeader(i).AsSlice())
-	}
+	l2 := s.replyLink(b[:], p)
 	n := packet.PutTCP(b[l2:], netip.AddrPortFrom(k.Local, ln.port), k.Remote, hopLimit, 0, packet.TCPHeader{
 		Seq: cookie, Ack: irs + 1, Flags: flagSYN | flagACK, Window: cookieWindow(ours, ln.ep.SocketOptions().GetReceiveBufferSize()),
 		Options: []byte{packet.OptMSS, 4, byte(ours >> 8), byte(ours)},

@@ -16,6 +16,7 @@ import (
 )
 
 const (
+	flagFIN = 0x01
 	flagSYN = 0x02
 	flagRST = 0x04
 	flagACK = 0x10
@@ -52,6 +53,8 @@ func (s *Stack) inject(port demux.Port, p demux.Packet) demux.Fate {
 		s.repeatSynAck(ln, p)
 	case sendReset:
 		s.overflowReset(ln, p)
+	case resetStranger:
+		s.resetStranger(p)
 	}
 	return f
 }
@@ -74,11 +77,12 @@ func (s *Stack) listenerOf(port demux.Port) *Listener {
 type action uint8
 
 const (
-	drop         action = iota
-	deliver             // to netstack
-	sendCookie          // answer a SYN without state
-	repeatSynAck        // answer a SYN again
-	sendReset           // answer a final ACK with RST, and end its half-open connection
+	drop          action = iota
+	deliver              // to netstack
+	sendCookie           // answer a SYN without state
+	repeatSynAck         // answer a SYN again
+	sendReset            // answer a final ACK with RST, and end its half-open connection
+	resetStranger        // answer a segment for nobody with RST
 )
 
 // judge finds the fate of a packet, and what shall be done.
@@ -103,6 +107,8 @@ func (s *Stack) judge(port demux.Port, ln *Listener, p demux.Packet) (demux.Fate
 	switch {
 	case p.Info().Kind == packet.Fragment && p.Info().Version != 0:
 		return demux.ToReassembly, deliver
+	case port == demux.LaneClosed && s.strange(p):
+		return demux.Closed, resetStranger
 	case port == demux.LaneClosed:
 		return demux.Closed, deliver
 	}

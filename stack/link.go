@@ -30,7 +30,7 @@ var zeroOffload tun.Offload
 
 // counters are of the way out, in frames as handed to the device.
 type counters struct {
-	sent, bytes, looped, full, refused, closed atomic.Uint64
+	sent, bytes, looped, full, limited, refused, closed atomic.Uint64
 }
 
 // Out is what left the host.
@@ -39,6 +39,7 @@ type Out struct {
 	Bytes   uint64 // of those
 	Looped  uint64 // packets of the host to itself
 	Full    uint64 // device-full: answers of a reader that found the device and the queue before it full
+	Limited uint64 // resets that closed ports owed and did not send: too many at once
 	Refused uint64 // frames the device would not take (too long, interface down)
 	Closed  uint64 // frames written after the device was closed
 }
@@ -46,7 +47,7 @@ type Out struct {
 // Out is a snapshot of what left the host.
 func (s *Stack) Out() Out {
 	c := &s.link.out
-	return Out{c.sent.Load(), c.bytes.Load(), c.looped.Load(), c.full.Load(), c.refused.Load(), c.closed.Load()}
+	return Out{c.sent.Load(), c.bytes.Load(), c.looped.Load(), c.full.Load(), c.limited.Load(), c.refused.Load(), c.closed.Load()}
 }
 
 func newLink(s *Stack) *link { return &link{s: s, outq: outq{wake: make(chan struct{}, 1)}} }

@@ -87,6 +87,7 @@ type Stack struct {
 	reap       reaper
 	doors      doors
 	secrets    secrets
+	resets     resets
 	paths      paths
 	recoveries recoveries
 	waits      timeWaits

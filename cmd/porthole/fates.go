@@ -153,7 +153,8 @@ func (c *fatesCmd) table(w io.Writer, l *fatesLine) error {
 			d.InPackets, d.InDropped, d.InErrors, d.OutPackets, d.OutDropped, d.OutErrors)
 	}
 	if o := l.Out; o != nil {
-		fmt.Fprintf(&b, "out: %d frames sent, %d lost as device-full, %d refused by the device\n", o.Sent, o.DeviceFull, o.Refused)
+		fmt.Fprintf(&b, "out: %d frames sent, %d lost as device-full, %d refused by the device; %d resets of closed ports not sent, they were too many\n",
+			o.Sent, o.DeviceFull, o.Refused, o.Limited)
 	}
 	if l.Link != nil {
 		b.WriteString(impairmentLines("link", l.Link.In, l.Link.Out))

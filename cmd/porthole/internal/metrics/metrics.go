@@ -101,7 +101,7 @@ var (
 	flowsUnrecorded = counter("flows_unrecorded_total", "Arrivals and departures at ports for which no recorder was free.")
 
 	outSent = counter("out_frames_total", "Frames that the host sent; a super-packet counts once.")
-	outLost = counter("out_lost_frames_total", "Frames of the host that never left: its device was full, or refused them, or was closed.", "reason")
+	outLost = counter("out_lost_frames_total", "Frames of the host that never left: its device was full, or refused them, or was closed, or a rate limit held.", "reason")
 
 	deviceInPackets  = counter("device_in_packets_total", "Frames that the kernel handed to the host.")
 	deviceInBytes    = counter("device_in_bytes_total", "Bytes of those.")
@@ -160,6 +160,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	if o := l.Out; o != nil {
 		put(outSent, float64(o.Sent))
 		put(outLost, float64(o.DeviceFull), "device-full")
+		put(outLost, float64(o.Limited), "limited")
 		put(outLost, float64(o.Refused), "refused")
 		put(outLost, float64(o.Closed), "closed")
 	}

@@ -1,0 +1,86 @@
+package stack
+
+import (
+	"net/netip"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+
+	"porthole/demux"
+	"porthole/demux/packet"
+)
+
+// A segment for a port that nobody has is answered with RST (RFC 9293, 3.10.7.1). Netstack
+// would make it from a whole packet buffer; here it costs a header, so that a flood of
+// closed ports leaves the others their time. What netstack knows of is netstack's all
+// the same: a connection in TIME-WAIT has a port that nobody has.
+
+// The most resets that closed ports send. A flood gets no more, as it gets no more ICMP
+// errors (FreeBSD: net.inet.icmp.icmplim); a scan of all ports stays below.
+const (
+	resetsPerSecond = 20000
+	resetBurst      = 2000
+)
+
+// resets is a token bucket. Only who serves the closed lane uses it: one at a time.
+type resets struct {
+	left float64
+	at   time.Time
+}
+
+func (r *resets) take(now time.Time) bool {
+	r.left = min(r.left+now.Sub(r.at).Seconds()*resetsPerSecond, resetBurst)
+	r.at = now
+	if r.left < 1 {
+		return false
+	}
+	r.left--
+	return true
+}
+
+// strange reports whether a segment is for nobody, netstack included.
+func (s *Stack) strange(p demux.Packet) bool {
+	return p.Info().Kind == packet.TCP && s.find(p.Info().DstPort, keyOf(p)) == nil
+}
+
+// resetStranger answers such a segment, unless it is a RST itself, or one too many.
+func (s *Stack) resetStranger(p demux.Packet) {
+	i := p.Info()
+	if i.TCPFlags&flagRST != 0 {
+		return
+	}
+	if !s.resets.take(time.Now()) {
+		s.link.out.limited.Add(1)
+		return
+	}
+	seq, ack, _, _ := i.TCP(p.IP())
+	h := packet.TCPHeader{Flags: flagRST, Seq: ack}
+	if i.TCPFlags&flagACK == 0 {
+		long := uint32(i.PayloadLen())
+		for _, f := range []uint8{flagSYN, flagFIN} {
+			if i.TCPFlags&f != 0 {
+				long++
+			}
+		}
+		h = packet.TCPHeader{Flags: flagRST | flagACK, Ack: seq + long}
+	}
+	var b [header.EthernetMinimumSize + 60]byte
+	l2 := s.replyLink(b[:], p)
+	n := packet.PutTCP(b[l2:], p.To(), netip.AddrPortFrom(p.From().Addr(), i.SrcPort), hopLimit, 0, h)
+	s.link.write([][]byte{b[:l2+n]}, zeroOffload, demux.FromStack, true)
+}
+
+// replyLink puts the link header of an answer to a packet into b: back to where it
+// came from. It returns its length, 0 on a device without.
+func (s *Stack) replyLink(b []byte, p demux.Packet) (n int) {
+	if !s.ethernet() {
+		return 0
+	}
+	if p.LinkLen() != header.EthernetMinimumSize { // from the host itself
+		return copy(b, s.ownHeader(p.Info()).AsSlice())
+	}
+	f := p.Frame()
+	n = copy(b, f[6:12])
+	n += copy(b[n:], s.facts.HW)
+	return n + copy(b[n:], f[12:14])
+}
