@@ -255,7 +255,19 @@ func sendUDP(ctx context.Context, r *lab.Run, t Target, n int, ready func(sentFi
 		clients.Go(func() { errs[i] = sendDatagrams(ctx, r, t.At(port), i, size) })
 	}
 	clients.Wait()
-	pause(ctx, 2*r.Duration("delay")+300*time.Millisecond) // for the last
+	// Until all is there, or nothing has come for long: a busy machine may be late.
+	quiet := 2*r.Duration("delay") + time.Second
+	last := time.Since(began)
+	over := func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		missing := false
+		for _, f := range files {
+			missing, last = missing || f.arrived < size, max(last, f.took)
+		}
+		return !missing || time.Since(began)-last > quiet
+	}
+	_ = until(ctx, time.Minute, over, "the last datagrams") // what has not come by then is lost
 	_ = pc.Close()
 	<-done
 	for _, f := range files {
