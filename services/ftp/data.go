@@ -77,11 +77,11 @@ func (p *passive) accept(s *session) {
 	}
 }
 
-// close ends the listener and whatever came over it.
+// close ends the listener and whatever came over it: no client may take that for a file.
 func (p *passive) close() {
 	p.ln.Close()
 	for conn := range p.got {
-		conn.Close()
+		abortConn(conn)
 	}
 }
 

@@ -110,7 +110,7 @@ func (s *session) run() {
 	idle := time.NewTimer(s.patience())
 	defer idle.Stop()
 	for s.out.Flush() == nil && !s.quit {
-		if len(s.pending) > 0 && (s.xfer == nil || isAbor(s.pending[0])) {
+		if len(s.pending) > 0 && (s.xfer == nil || isAbor(s.pending[0]) && !s.xfer.aborted) {
 			in := s.pending[0]
 			s.pending = s.pending[1:]
 			s.handle(in, true)
@@ -239,6 +239,9 @@ func (s *session) handle(in input, waited bool) {
 	verb, arg, ok := parseLine(in.line)
 	if s.xfer != nil {
 		switch {
+		case s.xfer.aborted: // ABOR is answered when the transfer has ended, and before this
+			s.pending = append(s.pending, in)
+			return
 		case verb == "ABOR" && (waited || len(s.pending) == 0):
 		case verb == "ABOR": // ends the transfer now, but is answered in its turn
 			s.xfer.cancel()

@@ -264,13 +264,14 @@ func TestAbort(t *testing.T) {
 	t.Run("pipelined behind the next transfer", func(t *testing.T) {
 		c := r.anonymous()
 		stalled(c)
-		c.send("EPSV", "LIST", "ABOR", "NOOP") // nobody connects for LIST
+		c.send("EPSV", "LIST", "ABOR", "NOOP", "ABOR") // nobody connects for LIST
 		c.want("426")
 		c.want("229")
 		c.want("150")
 		c.want("426")
 		c.want("226")
 		c.want("200")
+		c.want("226")
 	})
 }
 
