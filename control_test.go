@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"porthole"
+	"porthole/portholetest"
 	"porthole/services"
 	web "porthole/services/http"
 	"porthole/stack/stacktest"
@@ -36,7 +37,7 @@ func status(t testing.TB, h *porthole.Host, port string) porthole.PortStatus {
 	t.Helper()
 	p, err := services.ParsePort(port)
 	require.NoError(t, err)
-	s, ok := h.Port(p)
+	s, ok := h.PortStatus(p)
 	require.True(t, ok, "%s is not bound", port)
 	return s
 }
@@ -313,7 +314,7 @@ func TestOpenAndClose(t *testing.T) {
 	require.EqualError(t, r.host.Close(services.TCP(8080)), "close 8080/tcp: nobody listens there; it is left to connections until they end")
 	require.NoError(t, accepted.Close())
 	require.NoError(t, taken.Close())
-	until(t, "the port to be free", func() bool { _, ok := r.host.Port(services.TCP(8080)); return !ok })
+	until(t, "the port to be free", func() bool { _, ok := r.host.PortStatus(services.TCP(8080)); return !ok })
 
 	err = r.host.Close(services.TCP(8080))
 	require.EqualError(t, err, "close 8080/tcp: nobody has the port; `porthole ports` lists those that are bound")
@@ -488,4 +489,23 @@ func TestLedgerNames(t *testing.T) {
 		require.True(t, l.LawOK || !ok, "%s: %s", name, l.Broken)
 	}
 	require.Nil(t, r.host.Ledger().Device, "a pipe has no kernel counters")
+}
+
+// TestPortByName: a port of a host by its name, as the documentation has it.
+func TestPortByName(t *testing.T) {
+	h := portholetest.New(t)
+	s, err := h.Port("80/tcp").Stats()
+	require.NoError(t, err)
+	require.Equal(t, "http", s.Service)
+	queue := 64
+	require.NoError(t, h.Port("80/tcp").Set(porthole.Settings{Queue: &queue}))
+	s, err = h.Port("80/tcp").Stats()
+	require.NoError(t, err)
+	require.Equal(t, 64, s.LimitPackets)
+	for name, kind := range map[string]porthole.Kind{"81/tcp": porthole.NotFound, "99999/tcp": porthole.Invalid, "http": porthole.Invalid} {
+		_, err := h.Port(name).Stats()
+		var e *porthole.Error
+		require.ErrorAs(t, err, &e, name)
+		require.Equal(t, kind, e.Kind, name)
+	}
 }

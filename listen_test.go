@@ -36,7 +36,7 @@ func TestListen(t *testing.T) {
 
 	two := 2
 	require.NoError(t, h.Set(services.TCP(7000), porthole.Settings{Backlog: &two}))
-	s, ok := h.Port(services.TCP(7000))
+	s, ok := h.PortStatus(services.TCP(7000))
 	require.True(t, ok)
 	require.Equal(t, "own", s.Service)
 	require.Equal(t, 2, s.AcceptLimit)

@@ -96,8 +96,40 @@ func (h *Host) Ports() []PortStatus {
 	return ps
 }
 
-// Port is one port as Ports lists it; ok is false when nobody has it.
-func (h *Host) Port(p services.Port) (s PortStatus, ok bool) {
+// Port names one port of a host: host.Port("80/tcp").Stats().
+type Port struct {
+	h    *Host
+	name string
+}
+
+// Port names one port, as "80/tcp". A wrong name is told by what is asked of it.
+func (h *Host) Port(name string) Port { return Port{h, name} }
+
+// Stats is the port as Ports lists it, now. The error is an *Error: the name is none, or
+// nobody has the port.
+func (p Port) Stats() (PortStatus, error) {
+	port, err := services.ParsePort(p.name)
+	if err != nil {
+		return PortStatus{}, refuse(Invalid, "%w", err)
+	}
+	s, ok := p.h.PortStatus(port)
+	if !ok {
+		return s, refuse(NotFound, "%v: nobody has the port; `porthole ports` lists those that are bound", port)
+	}
+	return s, nil
+}
+
+// Set is Host.Set for the port.
+func (p Port) Set(s Settings) error {
+	port, err := services.ParsePort(p.name)
+	if err != nil {
+		return refuse(Invalid, "%w", err)
+	}
+	return p.h.Set(port, s)
+}
+
+// PortStatus is one port as Ports lists it; ok is false when nobody has it.
+func (h *Host) PortStatus(p services.Port) (s PortStatus, ok bool) {
 	if p.Number == 0 || p.Proto != "tcp" && p.Proto != "udp" {
 		return s, false
 	}

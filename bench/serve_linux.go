@@ -126,7 +126,7 @@ func obey(h *porthole.Host) {
 				err = h.Set(discardPort, s)
 			}
 		case "queued":
-			st, _ := h.Port(discardPort)
+			st, _ := h.PortStatus(discardPort)
 			fmt.Println(st.Queued)
 			continue
 		case "unqueue":

@@ -20,7 +20,7 @@ import (
 // Host is what the API shows and changes: a running *porthole.Host.
 type Host interface {
 	Ports() []porthole.PortStatus
-	Port(services.Port) (porthole.PortStatus, bool)
+	PortStatus(services.Port) (porthole.PortStatus, bool)
 	Health() porthole.Health
 	Ledger() porthole.Ledger
 	PortLedger(name string) (porthole.Ledger, bool)
@@ -169,7 +169,7 @@ func (a *API) ports(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (a *API) port(w http.ResponseWriter, p services.Port) {
-	s, ok := a.Host.Port(p)
+	s, ok := a.Host.PortStatus(p)
 	if !ok {
 		fail(w, http.StatusNotFound, p.String()+": nobody has the port; `porthole ports` lists those that are bound")
 		return

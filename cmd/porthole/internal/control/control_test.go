@@ -42,7 +42,7 @@ func port80() porthole.PortStatus {
 
 func (*fakeHost) Ports() []porthole.PortStatus { return []porthole.PortStatus{port80()} }
 
-func (h *fakeHost) Port(p services.Port) (porthole.PortStatus, bool) {
+func (h *fakeHost) PortStatus(p services.Port) (porthole.PortStatus, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s := port80()

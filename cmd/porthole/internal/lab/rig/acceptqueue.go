@@ -227,7 +227,7 @@ func refused(t Target, ln net.Listener, port uint16) (uint64, error) {
 	if t.Kernel {
 		return Drops(ln.(syscall.Conn))
 	}
-	s, _ := t.rig.Host.Port(services.TCP(port))
+	s, _ := t.rig.Host.PortStatus(services.TCP(port))
 	return s.Fates["accept-queue-full"] + s.Fates["syn-queue-full"], nil
 }
 

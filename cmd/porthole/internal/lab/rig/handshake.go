@@ -118,7 +118,7 @@ func runHandshake(ctx context.Context, r *lab.Run) (err error) {
 // when one has come, before it accepts it.
 func serveByte(ctx context.Context, g *Rig, ln net.Listener, port uint16, work time.Duration) {
 	waits := func() bool {
-		s, _ := g.Host.Port(services.TCP(port))
+		s, _ := g.Host.PortStatus(services.TCP(port))
 		return s.Accept > 0
 	}
 	for {

@@ -105,7 +105,7 @@ func runSYNFlood(ctx context.Context, r *lab.Run) (err error) {
 	}
 	wg.Wait()
 	for _, f := range all {
-		f.status, _ = g.Host.Port(services.TCP(f.port))
+		f.status, _ = g.Host.PortStatus(services.TCP(f.port))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return err

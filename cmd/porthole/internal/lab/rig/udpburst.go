@@ -159,7 +159,7 @@ func arrived(ctx context.Context, t Target, port uint16, n int) error {
 		return ctx.Err()
 	}
 	seen := func() bool {
-		s, _ := t.rig.Host.Port(services.UDP(port))
+		s, _ := t.rig.Host.PortStatus(services.UDP(port))
 		return s.Arrived >= uint64(n)
 	}
 	return until(ctx, 5*time.Second, seen, "the host to read %d datagrams from its device", n)
@@ -175,7 +175,7 @@ func (b *burst) settle(pc net.PacketConn, port uint16) error {
 		}
 		held = n
 	} else {
-		s, _ := b.target.rig.Host.Port(services.UDP(port))
+		s, _ := b.target.rig.Host.PortStatus(services.UDP(port))
 		held = s.QueuedBytes
 	}
 	buf := make([]byte, 2048)
@@ -211,7 +211,7 @@ func (b *burst) dropped(pc net.PacketConn, port uint16) (int, error) {
 		n, err := Drops(pc.(syscall.Conn))
 		return int(n), err
 	}
-	s, _ := b.target.rig.Host.Port(services.UDP(port))
+	s, _ := b.target.rig.Host.PortStatus(services.UDP(port))
 	return int(s.Fates["queue-full"]), nil
 }
 
