@@ -1,6 +1,7 @@
 package porthole
 
 import (
+	"cmp"
 	"time"
 
 	"porthole/demux"
@@ -176,7 +177,7 @@ func (h *Host) status(s demux.PortStats, r *running) PortStatus {
 	p.Changed = h.changed[port].String()
 	h.mu.Unlock()
 	if s.Port.IsTCP() {
-		p.State = h.stack.PortState(port.Number)
+		p.State = cmp.Or(h.stack.PortState(port.Number), "closing") // its last connection ended since
 		if d, ok := h.stack.Door(port.Number); ok {
 			p.Accept, p.AcceptLimit, p.AcceptHigh = d.Waiting, d.Backlog, d.HighWaiting
 			p.Syn, p.SynLimit, p.SynHigh = d.HalfOpen, d.SynQueue, d.HighHalfOpen
