@@ -70,6 +70,7 @@ darwin:
 	GOOS=freebsd $(GO) build ./...
 
 nightly: vet darwin
+	PORTHOLE_LONG=1 PORTHOLE_E2E=require $(GO) test -count=1 -run '^TestKernelParity$$' .
 	$(GO) test -race -count=3 ./...
 	$(MAKE) fuzz FUZZTIME=5m
 	$(MAKE) e2e gate bench

@@ -86,6 +86,10 @@ func (s *storm) serve(port Port, p Packet) Fate {
 	if port.IsUDP() && number(p)%8 == 0 { // for the owner
 		return NoFate
 	}
+	if port.IsUDP() && s.t.lines[port].state.Load()&lent == 0 {
+		// The last owner's: the next one may have taken later ones of this batch already.
+		return port.usual()
+	}
 	s.saw(p)
 	return port.usual()
 }

@@ -270,10 +270,14 @@ func (in *Ingress) releaseDue(p Port, i int, at int64) {
 	t := in.t
 	l := &t.lines[p]
 	var due [16]impair.Item[uint32]
+	var mine *portRules // a port's next owner has others, and who made them releases for them
 	for first := true; ; first = false {
 		l.mu.Lock()
 		rs := t.cold[p].Load().rules
-		if rs == nil { // the port was released
+		if first {
+			mine = rs
+		}
+		if rs == nil || rs != mine { // the port was released, and perhaps bound again
 			l.mu.Unlock()
 			return
 		}

@@ -3,7 +3,7 @@
 //
 //	h := portholetest.New(t)
 //	resp, err := h.HTTP.Get(h.URL("/"))
-//	h.Expect(t, demux.Closed).On("81/tcp").AtLeast(1)
+//	h.Expect(t, demux.AcceptQueueFull).On("80/tcp").AtLeast(1)
 //
 // Everything ends with the test, which fails when a packet is unaccounted for. A test
 // that fails logs what every port counted and the timelines of the newest conversations.
@@ -119,7 +119,7 @@ type Expectation struct {
 	t    testing.TB
 	h    *Host
 	fate demux.Fate
-	port *services.Port
+	line string // a port or a lane; "" is the whole host
 }
 
 // Expect begins an expectation about packets with this fate, at the whole host
@@ -128,14 +128,14 @@ func (h *Host) Expect(t testing.TB, fate demux.Fate) *Expectation {
 	return &Expectation{t: t, h: h, fate: fate}
 }
 
-// On narrows the expectation to one port, "80/tcp".
+// On narrows the expectation to one port that somebody has or had, "80/tcp", or to a
+// lane: what came for a port that nobody has is at "closed".
 func (e *Expectation) On(port string) *Expectation {
 	e.t.Helper()
-	p, err := services.ParsePort(port)
-	if err != nil {
-		e.t.Fatalf("portholetest: %v", err)
+	if _, ok := e.h.PortLedger(port); !ok {
+		e.t.Fatalf("portholetest: On(%q): nobody has or had such a port; packets for others are at the lane closed", port)
 	}
-	e.port = &p
+	e.line = port
 	return e
 }
 
@@ -175,15 +175,11 @@ func (e *Expectation) wait(enough func(uint64) bool) (uint64, bool) {
 }
 
 func (e *Expectation) count() uint64 {
-	if e.port == nil {
+	if e.line == "" {
 		return e.h.Health().Fates[e.fate.String()]
 	}
-	for _, p := range e.h.Ports() {
-		if p.Port == *e.port {
-			return p.Fates[e.fate.String()]
-		}
-	}
-	return 0
+	l, _ := e.h.PortLedger(e.line)
+	return l.Fates[e.fate.String()]
 }
 
 // LogFlows is how many timelines a failed test logs.
@@ -208,8 +204,8 @@ func (h *Host) logTimelines(t testing.TB) {
 func (e *Expectation) fail(how string, want, got uint64) {
 	e.t.Helper()
 	where := "at the host"
-	if e.port != nil {
-		where = "at " + e.port.String()
+	if e.line != "" {
+		where = "at " + e.line
 	}
 	e.t.Fatalf("portholetest: want %s %d packets with fate %v %s, got %d", how, want, e.fate, where, got)
 }

@@ -33,6 +33,10 @@ func TestClosedPortIsCounted(t *testing.T) {
 	_, err := h.Dial(context.Background(), "80/tcp")
 	require.Error(t, err)
 	h.Expect(t, demux.Closed).Exactly(1)
+	h.Expect(t, demux.Closed).On("closed").Exactly(1)
+	f := &failer{TB: t}
+	h.Expect(f, demux.Closed).On("81/tcp")
+	require.Contains(t, f.said, "nobody has or had")
 }
 
 // TestFailureTellsTheTimelines runs a test that fails and reads what it said.
@@ -43,6 +47,10 @@ func TestFailureTellsTheTimelines(t *testing.T) {
 		c, err := h.Dial(t.Context(), "7/tcp")
 		require.NoError(t, err)
 		defer c.Close()
+		_, err = c.Write([]byte("x"))
+		require.NoError(t, err)
+		_, err = c.Read(make([]byte, 1)) // it is accepted, and the timeline has it
+		require.NoError(t, err)
 		_, err = h.Dial(t.Context(), "80/tcp")
 		t.Errorf("fails: %v", err)
 		return
@@ -51,7 +59,7 @@ func TestFailureTellsTheTimelines(t *testing.T) {
 	cmd.Env = append(os.Environ(), inner+"=1")
 	out, err := cmd.CombinedOutput()
 	require.Error(t, err)
-	for _, want := range []string{`7/tcp +echo +arrived \d+ queued 0 fates map\[to-stack:`, `7/tcp 10\.77\.0\.2:\d+ SYN admitted; established`,
+	for _, want := range []string{`7/tcp +echo +arrived \d+ queued \d+ fates map\[to-stack:`, `7/tcp 10\.77\.0\.2:\d+ SYN admitted; established`,
 		`80/tcp 10\.77\.0\.2:\d+ SYN refused closed; reset by host`, `> +SYN seq 0 win \d+ .* closed`} {
 		require.Regexp(t, want, string(out))
 	}

@@ -77,8 +77,9 @@ func (l *link) WritePackets(pkts netstack.PacketBufferList) (int, tcpip.Error) {
 }
 
 // byReader reports whether the reader may be the one who writes: an IPv4 parameter
-// problem about a TCP segment that it delivers itself, and nothing else, is answered
-// on its goroutine. It must not wait, and an ICMP error may be lost.
+// problem about a TCP segment that it delivers itself is answered on its goroutine. It
+// must not wait, and an ICMP error may be lost. (Segments that it has in its hands while
+// their port's listener closes get their RST from it, too, and may wait: 16 at most.)
 func byReader(pkt *netstack.PacketBuffer) bool {
 	h := pkt.TransportHeader().Slice()
 	return pkt.TransportProtocolNumber == header.ICMPv4ProtocolNumber && len(h) > 0 &&

@@ -17,6 +17,7 @@ type outq struct {
 	frames []outFrame
 	spare  []outFrame // what the writer has done with, to be filled again
 	held   int        // frames that the writer has in its hands
+	ended  bool       // the writer is gone: nothing leaves any more
 	wake   chan struct{}
 }
 
@@ -42,6 +43,10 @@ func (l *link) offer(queue int, pieces [][]byte, size int) tcpip.Error {
 		if err != tun.ErrWouldBlock {
 			return l.wrote(n, size, err)
 		}
+	}
+	if o.ended {
+		l.out.closed.Add(1)
+		return &tcpip.ErrClosedForSend{}
 	}
 	if o.held+len(o.frames) >= OutQueueFrames {
 		l.out.full.Add(1)
@@ -70,7 +75,7 @@ func (l *link) writeQueued() {
 		case <-l.s.closing:
 			o.mu.Lock()
 			l.out.closed.Add(uint64(len(o.frames)))
-			o.frames = nil
+			o.frames, o.ended = nil, true
 			o.mu.Unlock()
 			return
 		}

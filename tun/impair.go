@@ -182,7 +182,11 @@ func (d *Impaired) Read(queue int, frames []Frame, tail []byte) (int, error) {
 			if err != nil || e.direct.Load() {
 				return n, err
 			}
-			d.mu.Lock() // rules came while it waited
+			d.mu.Lock()   // rules came while it waited
+			if d.closed { // what it read never arrived
+				d.mu.Unlock()
+				return 0, os.ErrClosed
+			}
 			d.admitLocked(queue, frames[:n])
 			d.mu.Unlock()
 			for i := range frames[:n] {

@@ -48,7 +48,6 @@ func NewRun(e *Experiment, o Options, version string) (*Run, error) {
 		return nil, err
 	}
 	o.Kernel = o.Kernel && e.Kernel // `run all --vs kernel` asks also those that have no such side
-	o.Kernel = o.Kernel && e.Kernel // "all" asks everyone
 	return &Run{Options: o, values: vs, progress: func(float64) {}, res: Result{
 		Experiment: e.Name, Question: e.Question, Kind: e.Kind, About: e.About, Means: e.Means,
 		Parameters: e.words(vs), Columns: e.Columns, Rows: [][]any{}, Repeat: repeat(e, o, vs, version),
@@ -254,7 +253,11 @@ func partial(ctx context.Context, err error, rows int) string {
 	if ctx.Err() != nil {
 		why = "interrupted"
 	}
-	return fmt.Sprintf("%s; the table has the %d rows that were ready", why, rows)
+	were := "rows that were"
+	if rows == 1 {
+		were = "row that was"
+	}
+	return fmt.Sprintf("%s; the table has the %d %s ready", why, rows, were)
 }
 
 // Cells calls f for 0 to n-1, several at once, and reports the progress. Those that

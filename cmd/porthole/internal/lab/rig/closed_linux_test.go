@@ -9,7 +9,7 @@ import (
 // TestClosed: RST and ICMP say closed, silence costs the timeout, and the kernel's
 // limit for each peer makes most closed UDP ports silent.
 func TestClosed(t *testing.T) {
-	r := found(t, &Closed, true, "ports=30", "timeout=700ms", "steady=300ms", "rate=2000")
+	r := found(t, &Closed, true, "ports=30", "timeout=2s", "steady=300ms", "rate=2000")
 	open, closed, silent := column(t, r, "open"), column(t, r, "closed"), column(t, r, "no answer")
 	median := column(t, r, "median")
 	for _, server := range []string{"porthole", "kernel"} {
