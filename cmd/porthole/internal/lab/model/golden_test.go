@@ -63,6 +63,9 @@ func TestGolden(t *testing.T) {
 // TestSeed: one seed gives the same result byte for byte, figures included, and another
 // seed another.
 func TestSeed(t *testing.T) {
+	if testing.Short() {
+		t.Skip("drives some millions of packets, on one goroutine")
+	}
 	for _, e := range []*lab.Experiment{&QueueLoss, &QueuePolicy, &WhatIf} {
 		set := []string{}
 		if e == &QueueLoss {
@@ -105,6 +108,9 @@ func TestTheory(t *testing.T) {
 
 // TestPolicies holds the policies against what they are for.
 func TestPolicies(t *testing.T) {
+	if testing.Short() {
+		t.Skip("drives some millions of packets, on one goroutine")
+	}
 	r := run(t, &QueuePolicy, 1)
 	row := func(traffic, policy string, queue, load float64) []any {
 		for _, row := range r.Rows {
