@@ -23,7 +23,8 @@ var imports = []struct {
 	may []string // a trailing / allows all below
 	why string
 }{
-	{dir: "impair", why: "rules of a bad link: the device, the port table and experiments drive them"},
+	{dir: "internal/spell", why: "letters are letters"},
+	{dir: "impair", may: []string{"internal/spell"}, why: "rules of a bad link: the device, the port table and experiments drive them"},
 	{dir: "tun", may: []string{"impair", "demux/packet"}, why: "a device knows nothing of ports; a link rule cuts super-packets as the parser does"},
 	{dir: "demux/packet", why: "parsing is a function of bytes"},
 	{dir: "demux/flow", may: []string{"demux", "demux/packet", "impair"}, why: "timelines are derived from what demux saw"},
@@ -43,7 +44,7 @@ var imports = []struct {
 	{dir: "cmd/porthole/internal/lab/model", may: []string{"cmd/porthole/internal/lab", "cmd/porthole/internal/lab/recording", "demux", "demux/packet", "demux/flow", "impair"}, why: "model experiments drive the product's own queue"},
 	{dir: "cmd/porthole/internal/lab/rig", may: []string{"cmd/porthole/internal/lab", "cmd/porthole/internal/sandbox", ".", "services", "tun", "stack/stacktest", "impair"}, why: "rig experiments are users of the library"},
 	{dir: "cmd/porthole/internal/plot", why: "a figure is a value"},
-	{dir: "cmd/", may: []string{".", "impair", "services", "services/", "tun", "stack/stacktest", "cmd/"}, why: "commands are users of the library"},
+	{dir: "cmd/", may: []string{".", "impair", "internal/spell", "services", "services/", "tun", "stack/stacktest", "cmd/"}, why: "commands are users of the library"},
 }
 
 const module = "porthole"

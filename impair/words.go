@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"porthole/internal/spell"
 )
 
 // What follows makes the entries of the table of words that have a common form.
@@ -82,33 +84,9 @@ func nearest(s string) string {
 	}
 	best, found := 3, ""
 	for _, w := range words {
-		if d := distance(s, w.name); d < best {
+		if d := spell.Distance(s, w.name); d < best {
 			best, found = d, w.name
 		}
 	}
 	return found
-}
-
-// distance counts the letters to insert, delete or change (Levenshtein).
-func distance(a, b string) int {
-	if len(a) > 32 {
-		return len(a)
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"porthole"
+	"porthole/internal/spell"
 )
 
 // field is one key of a structure.
@@ -66,7 +67,7 @@ func Nearest(w string, known []string) string {
 	w = strings.ToLower(w)
 	best, least := "", min(max(len(w)/2, 2)+1, len(w))
 	for _, k := range known {
-		d := distance(w, k)
+		d := spell.Distance(w, k)
 		if d < least || best != "" && d == least && shared(w, k) > shared(w, best) {
 			best, least = k, d
 		}
@@ -81,28 +82,4 @@ func shared(a, b string) int {
 		n++
 	}
 	return n
-}
-
-// distance counts the insertions, deletions and replacements that make b of a
-// (Levenshtein), over bytes; the second operand is a key of ours, so it is short.
-func distance(a, b string) int {
-	if len(a) > 64 {
-		return len(a)
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost = 1 + min(diagonal, row[j], row[j+1])
-			}
-			diagonal, row[j+1] = row[j+1], cost
-		}
-	}
-	return row[len(b)]
 }
