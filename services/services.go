@@ -97,8 +97,8 @@ type Answerer interface {
 // a time per socket, while the service waits in ReadFrom and nothing is queued. It
 // must not wait, log, close the socket or keep msg; what it needs is there before the
 // datagram comes. reply sends without waiting; it is false, and nothing is
-// sent, where one packet does not hold b. False, with nothing sent, leaves the datagram to ReadFrom: so does the host with
-// all that comes while the service is busy, held or delayed, in fragments, from the
+// sent, where one packet does not hold b. False, with nothing sent, leaves the datagram
+// to ReadFrom: so does the host with all that comes while the service is busy, held or delayed, in fragments, from the
 // host itself or through an Ethernet device. A service that offers it reads all the same.
 type AnswerFunc func(msg []byte, from netip.AddrPort, reply func(b []byte, to netip.AddrPort) (ok bool)) (done bool)
 

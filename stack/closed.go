@@ -1,7 +1,6 @@
 package stack
 
 import (
-	"net/netip"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -66,7 +65,7 @@ func (s *Stack) resetStranger(p demux.Packet) {
 	}
 	var b [header.EthernetMinimumSize + 60]byte
 	l2 := s.replyLink(b[:], p)
-	n := packet.PutTCP(b[l2:], p.To(), netip.AddrPortFrom(p.From().Addr(), i.SrcPort), hopLimit, 0, h)
+	n := packet.PutTCP(b[l2:], p.To(), p.From(), hopLimit, 0, h)
 	s.link.write([][]byte{b[:l2+n]}, zeroOffload, demux.FromStack, true)
 }
 

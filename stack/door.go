@@ -68,7 +68,7 @@ func (s *Stack) admit(ln *Listener, p demux.Packet) (demux.Fate, action) {
 	seq, ack, _, _ := i.TCP(p.IP())
 	key := func() demux.FlowKey { return keyOf(p) }
 	seg := demux.Segment{Flags: i.TCPFlags, Seq: seq, Ack: ack}
-	opens := i.TCPFlags&(flagSYN|flagACK|rstFlag) == flagSYN
+	opens := i.TCPFlags&(flagSYN|flagACK|flagRST) == flagSYN
 	if opens {
 		// A SYN on a connection is the connection's: it is answered there with an
 		// ACK (RFC 5961, 4), however full the queues are.
@@ -142,11 +142,9 @@ func (s *Stack) overflowReset(ln *Listener, p demux.Packet) {
 	var b [header.EthernetMinimumSize + 60]byte
 	copy(b[:], synAck[:l2])
 	n := packet.PutTCP(b[l2:], netip.AddrPortFrom(k.Local, ln.port), k.Remote, hopLimit, 0,
-		packet.TCPHeader{Flags: rstFlag, Seq: ack})
+		packet.TCPHeader{Flags: flagRST, Seq: ack})
 	s.link.write([][]byte{b[:l2+n]}, zeroOffload, demux.FromDoor, false)
 }
-
-const rstFlag = 0x04
 
 // answered reads a SYN+ACK on its way out.
 func (s *Stack) answered(pkt *netstack.PacketBuffer) {

@@ -260,16 +260,16 @@ func TestDoorEqualsNetstack(t *testing.T) {
 		r.p.send(5000, flagACK, irs+1, 0xdeadbeef) // wrong acknowledgement: RST, still half open
 		r.p.send(5000, flagACK, irs, iss+1)        // sequence number before the window
 		r.rest(t, 1, 0)
-		r.p.send(5000, rstFlag, irs+9_000_000, 0) // out of the window
+		r.p.send(5000, flagRST, irs+9_000_000, 0) // out of the window
 		r.rest(t, 1, 0)
-		r.p.send(5000, rstFlag, irs+1, 0)
+		r.p.send(5000, flagRST, irs+1, 0)
 		r.rest(t, 0, 0)
 		r.p.half(5001)
 		r.p.send(5001, flagSYN, irs+77, 0) // another initial number: netstack ends the half-open one
 		r.rest(t, 0, 0)
 		r.p.open(5002)
 		r.rest(t, 0, 1)
-		r.p.send(5002, rstFlag, irs+1, 0) // reset while it waits: stays counted, as in Linux
+		r.p.send(5002, flagRST, irs+1, 0) // reset while it waits: stays counted, as in Linux
 		r.rest(t, 0, 1)
 		r.p.open(5003)
 		r.p.send(5003, flagACK|0x01, irs+1, r.p.wait(5003, flagSYN|flagACK, 0).seq+1) // FIN while it waits
@@ -284,7 +284,7 @@ func TestDoorEqualsNetstack(t *testing.T) {
 		c, err := r.ln.Accept()
 		require.NoError(t, err)
 		c.(*Conn).Abort()
-		r.p.wait(5000, rstFlag|flagACK, 0)
+		r.p.wait(5000, flagRST|flagACK, 0)
 		r.p.send(5000, flagSYN, irs+100000, 0)
 		r.p.wait(5000, flagSYN|flagACK, 1)
 		r.rest(t, 1, 0)
@@ -310,7 +310,7 @@ func TestDoorEqualsNetstack(t *testing.T) {
 		r.p.half(5001)
 		r.rest(t, 1, 1)
 		require.NoError(t, r.ln.Close())
-		r.p.wait(5000, rstFlag|flagACK, 0)
+		r.p.wait(5000, flagRST|flagACK, 0)
 		require.Eventually(t, func() bool {
 			for _, ep := range r.s.net.RegisteredEndpoints() {
 				if port, _ := localPort(ep); port == 80 {
@@ -334,7 +334,7 @@ func TestDoorEqualsNetstack(t *testing.T) {
 		r.p.send(5000, flagACK, irs+1, a+1)
 		r.rest(t, 1, 1)
 		r.p.send(5001, flagACK, irs+1, b+1)
-		require.Equal(t, b+1, r.p.wait(5001, rstFlag, 0).seq)
+		require.Equal(t, b+1, r.p.wait(5001, flagRST, 0).seq)
 		r.rest(t, 0, 1)
 	})
 }
@@ -356,7 +356,7 @@ func TestCookiesPerPort(t *testing.T) {
 	require.EqualValues(t, n, st.ListenOverflowSynCookieRcvd.Value())
 	require.Zero(t, st.ListenOverflowAckDrop.Value())
 	r.p.send(6000, flagACK, irs+1, 12345) // forged: no connection
-	r.p.wait(6000, rstFlag, 0)
+	r.p.wait(6000, flagRST, 0)
 	r.rest(t, 1, n)
 }
 

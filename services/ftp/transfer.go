@@ -49,8 +49,8 @@ func (e dataError) Error() string { return e.err.Error() }
 func (e dataError) Unwrap() error { return e.err }
 
 // begin replies 150 and moves in a goroutine of its own. A data connection that is
-// there already would allow 125, but clients look for the size in 150 alone. It closes with release in any case. note goes into the
-// reply; clients look there for "(N bytes)".
+// there already would allow 125, but clients look for the size in 150 alone. It closes with release
+// in any case. note goes into the reply; clients look there for "(N bytes)".
 func (s *session) begin(request, note string, size int64, move func(*transfer) error, release func() error) {
 	connect := s.connector()
 	if connect == nil {
