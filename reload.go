@@ -55,13 +55,12 @@ func (h *Host) Reload(ctx context.Context, cfg Config) ([]string, error) {
 	if was, is := old.Impair.String(), cfg.Impair.String(); was != is {
 		changes = append(changes, fmt.Sprintf("link: %q, was %q", is, was))
 	}
-	started := h.change(ctx, cfg, plan)
-	if err := failures(started); err != nil {
+	if failed := failures(h.change(ctx, cfg, plan)); len(failed) > 0 {
 		for i := range plan {
 			plan[i].to, plan[i].from = plan[i].from, plan[i].to
 		}
 		h.change(ctx, old, plan)
-		return nil, refuse(Failed, "reload: %w; the host is as it was", err)
+		return nil, refuse(Failed, "reload: %w; the host is as it was", reasons(failed))
 	}
 	if len(changes) > 0 {
 		h.table.Log().Add(demux.Event{Type: demux.Reloaded, Port: demux.LaneHost, Who: strings.Join(changes, "; ")})
@@ -183,18 +182,37 @@ func (h *Host) change(ctx context.Context, cfg Config, plan []serviceChange) []*
 	return started
 }
 
-// failures joins what is wrong with instances that were just started.
-func failures(rs []*running) error {
-	var errs []error
+// failure is an instance that was just started and does not answer.
+type failure struct {
+	r        *running
+	selfTest error // nil if it ended before it could be asked
+}
+
+func failures(rs []*running) (failed []failure) {
 	for _, r := range rs {
-		if err := r.failure(); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", r.svc.Name, err))
-			continue
-		}
+		var errs []error
 		for _, p := range r.portList() {
 			if state, message, _ := r.status(p); state == "failed" {
 				errs = append(errs, fmt.Errorf("%s: self-test of %v: %s", r.svc.Name, p, message))
 			}
+		}
+		if len(errs) > 0 || r.failure() != nil {
+			failed = append(failed, failure{r, errors.Join(errs...)})
+		}
+	}
+	return failed
+}
+
+// reasons says why, when the instances have been taken back: an instance that fails
+// closes its ports first, so that its self-test may fail before the instance itself
+// has said what it lacks. Its own reason is the better one.
+func reasons(failed []failure) error {
+	var errs []error
+	for _, f := range failed {
+		if err := f.r.failure(); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", f.r.svc.Name, err))
+		} else {
+			errs = append(errs, f.selfTest)
 		}
 	}
 	return errors.Join(errs...)
