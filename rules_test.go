@@ -24,12 +24,14 @@ var imports = []struct {
 	why string
 }{
 	{dir: "internal/spell", why: "letters are letters"},
-	{dir: "impair", may: []string{"internal/spell"}, why: "rules of a bad link: the device, the port table and experiments drive them"},
+	{dir: "internal/codel", why: "a control law knows neither queue nor packet"},
+	{dir: "internal/codel/codeltest", why: "the RFC's pseudocode is a reference: it is nothing of ours"},
+	{dir: "impair", may: []string{"internal/spell", "internal/codel"}, why: "rules of a bad link: the device, the port table and experiments drive them"},
 	{dir: "tun", may: []string{"impair", "demux/packet"}, why: "a device knows nothing of ports; a link rule cuts super-packets as the parser does"},
 	{dir: "demux/packet", why: "parsing is a function of bytes"},
 	{dir: "demux/flow", may: []string{"demux", "demux/packet", "impair"}, why: "timelines are derived from what demux saw"},
 	{dir: "demux/capture", may: []string{"demux", "demux/packet", "demux/flow", "impair"}, why: "a capture hangs on what demux saw"},
-	{dir: "demux", may: []string{"demux/packet", "impair"}, why: "ports and queues know neither device nor stack"},
+	{dir: "demux", may: []string{"demux/packet", "impair", "internal/codel"}, why: "ports and queues know neither device nor stack"},
 	{dir: "stack/stacktest", may: []string{"stack", "demux", "tun"}, why: "the client's end is another stack"},
 	{dir: "stack", may: []string{"demux", "demux/packet", "demux/flow", "tun", "impair"}, why: "the stack stands between the port table and the device"},
 	{dir: "services", why: "the contract of services depends on nothing"},

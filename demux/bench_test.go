@@ -360,3 +360,35 @@ func (w *benchRig) meanwhile(change func(p Port, n int)) (stop func()) {
 func rate(b *testing.B) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds()/1e6, "Mpps")
 }
+
+// BenchmarkPolicy is a socket port's queue under each discipline, a batch at a time:
+// what it costs to be judged, where nothing is dropped (short) and where the queue
+// stands and some of it goes (standing).
+func BenchmarkPolicy(b *testing.B) {
+	for _, d := range Disciplines() {
+		for _, c := range []struct {
+			name string
+			step int64 // from batch to batch, ns
+			take int   // of each batch of BatchSize
+		}{{"short", 1000, BatchSize}, {"standing", 10 * ms, BatchSize - 1}} {
+			b.Run(fmt.Sprintf("%v/%s", d, c.name), func(b *testing.B) {
+				r := newPolicyRig(b, Policy{Discipline: d}, Limits{Packets: 256})
+				f := udp4(4000, 53, make([]byte, 36)...)
+				var buf [BatchSize]Packet
+				b.ReportAllocs()
+				b.ResetTimer()
+				for n := 0; n < b.N; n += BatchSize {
+					for i := range BatchSize {
+						put(r.in, i, f, Offload{Flags: 2})
+					}
+					r.in.Deliver(BatchSize)
+					r.ns += c.step
+					k, _ := r.t.PopAll(dnsPort, buf[:c.take])
+					r.t.FreeAll(buf[:k])
+				}
+				b.StopTimer()
+				r.law(b)
+			})
+		}
+	}
+}

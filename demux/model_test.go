@@ -1,13 +1,13 @@
 package demux
 
 import (
-	"math"
 	"testing"
 	"time"
 
 	"pgregory.net/rapid"
 
 	"porthole/demux/packet"
+	"porthole/internal/codel/codeltest"
 )
 
 // TestModel compares a table with a model of slices, command by command.
@@ -21,7 +21,7 @@ func TestModel(t *testing.T) {
 			waiting       bool // the owner found it empty
 			maxN, maxB    int
 			policy        Discipline
-			codel         *rfc8289
+			codel         *codeltest.Model
 			at            map[uint32]int64
 			ids, held     []uint32
 			lost          map[Fate]int
@@ -71,7 +71,7 @@ func TestModel(t *testing.T) {
 					t.Fatal(err)
 				}
 				if err == nil {
-					q.policy, q.codel = pol.Discipline, &rfc8289{target: int64(pol.Target), interval: int64(pol.Interval)}
+					q.policy, q.codel = pol.Discipline, &codeltest.Model{Target: int64(pol.Target), Interval: int64(pol.Interval), MaxPacket: cost(p)}
 				}
 			},
 			"tick": func(t *rapid.T) { now.ns += rapid.Int64Range(0, 60).Draw(t, "ns") },
@@ -177,8 +177,8 @@ func TestModel(t *testing.T) {
 			"pop": func(t *rapid.T) {
 				p, q := pick(t)
 				if q.bound && q.socket && q.policy == CoDel {
-					var lost int
-					q.ids, lost = q.codel.deque(now.ns, q.ids, q.at, cost(p))
+					lost := q.codel.Deque(now.ns, len(q.ids), func(i int) (int64, int) { return q.at[q.ids[i]], cost(p) })
+					q.ids = q.ids[lost:]
 					q.lost[CoDelDropped] += lost
 				}
 				pkt, ok, err := r.t.Pop(p)
@@ -263,60 +263,4 @@ func TestModel(t *testing.T) {
 			t.Fatalf("%d slots lost", n)
 		}
 	})
-}
-
-// rfc8289 is CoDel on a slice, by the pseudocode of its RFC (section 5), for packets
-// of one size.
-type rfc8289 struct {
-	target, interval     int64
-	firstAbove, dropNext int64
-	count, lastCount     int
-	dropping             bool
-}
-
-// deque drops what must be, and leaves what goes on as the first.
-func (c *rfc8289) deque(now int64, ids []uint32, at map[uint32]int64, size int) (rest []uint32, lost int) {
-	ok := func() bool { // of the first, were it taken
-		if len(ids) == 0 {
-			c.firstAbove = 0
-			return false
-		}
-		if now-at[ids[0]] < c.target || (len(ids)-1)*size <= size {
-			c.firstAbove = 0
-		} else if c.firstAbove == 0 {
-			c.firstAbove = now + c.interval
-		} else if now >= c.firstAbove {
-			return true
-		}
-		return false
-	}
-	law := func(t int64) int64 { return t + int64(float64(c.interval)/math.Sqrt(float64(c.count))) }
-	drop := func() { ids, lost = ids[1:], lost+1 }
-	okToDrop := ok()
-	if c.dropping {
-		if !okToDrop {
-			c.dropping = false
-		}
-		for now >= c.dropNext && c.dropping {
-			drop()
-			c.count++
-			if !ok() {
-				c.dropping = false
-			} else {
-				c.dropNext = law(c.dropNext)
-			}
-		}
-	} else if okToDrop {
-		drop()
-		ok()
-		c.dropping = true
-		delta := c.count - c.lastCount
-		c.count = 1
-		if delta > 1 && now-c.dropNext < 16*c.interval {
-			c.count = delta
-		}
-		c.dropNext = law(now)
-		c.lastCount = c.count
-	}
-	return ids, lost
 }

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"porthole/internal/codel"
 )
 
 // Discipline names what a socket port's queue does when more comes than its owner
@@ -43,10 +45,10 @@ type Policy struct {
 	Target, Interval time.Duration
 }
 
-// CoDel's defaults (RFC 8289, 4.2 and 4.3).
+// CoDel's defaults.
 const (
-	DefaultTarget   = 5 * time.Millisecond
-	DefaultInterval = 100 * time.Millisecond
+	DefaultTarget   = codel.DefaultTarget
+	DefaultInterval = codel.DefaultInterval
 )
 
 // complete gives a policy the defaults that it does not name, and takes away what its
@@ -109,7 +111,7 @@ func (t *Table) policyLocked(l *line, co *cold, pol Policy) {
 		st |= headDrop
 	case CoDel:
 		st |= coDel
-		co.codel = newCodel(pol)
+		co.codel = newAging(pol)
 	}
 	l.state.Store(st)
 }
@@ -120,7 +122,7 @@ func (l *line) policyOf(co *cold) Policy {
 	case st&headDrop != 0:
 		return Policy{Discipline: HeadDrop}
 	case st&coDel != 0:
-		return Policy{Discipline: CoDel, Target: time.Duration(co.codel.target), Interval: time.Duration(co.codel.interval)}
+		return Policy{Discipline: CoDel, Target: co.codel.Target, Interval: co.codel.Interval}
 	}
 	return Policy{}
 }

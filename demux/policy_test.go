@@ -9,6 +9,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"porthole/internal/codel/codeltest"
 )
 
 const ms = int64(time.Millisecond)
@@ -288,7 +290,7 @@ func TestCoDelModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		pol := Policy{CoDel, time.Duration(rapid.IntRange(1, 8).Draw(rt, "target")), time.Duration(rapid.IntRange(1, 40).Draw(rt, "interval"))}
 		r := newPolicyRig(t, pol, Limits{Packets: 20000, Bytes: 1 << 28})
-		m := &rfc8289{target: int64(pol.Target), interval: int64(pol.Interval)}
+		m := &codeltest.Model{Target: int64(pol.Target), Interval: int64(pol.Interval), MaxPacket: Overhead + 100}
 		var ids []uint32
 		at := map[uint32]int64{}
 		lost := 0
@@ -303,9 +305,8 @@ func TestCoDelModel(t *testing.T) {
 			var want []uint32
 			k := rapid.IntRange(1, 3).Draw(rt, "pop")
 			for range k {
-				var l int
-				ids, l = m.deque(r.ns, ids, at, Overhead+100)
-				lost += l
+				l := m.Deque(r.ns, len(ids), func(i int) (int64, int) { return at[ids[i]], Overhead + 100 })
+				ids, lost = ids[l:], lost+l
 				if len(ids) == 0 {
 					break
 				}

@@ -57,7 +57,7 @@ type cold struct {
 	kinds [NumKinds]uint64 // arrivals but for FromDevice
 	owner string
 	wake  chan struct{}         // one token: look at the queue again
-	codel *codel                // of the policy; guarded by the line's mutex
+	codel *aging                // of the policy; guarded by the line's mutex
 	rules *portRules            // nil: it never had any; guarded by the line's mutex, as waits
 	waits [NumKinds]int         // packets that arrived and wait in the rules; not yet in the line's arrived
 	taken atomic.Pointer[waits] // how long what was taken had waited

@@ -9,7 +9,6 @@
 //	impair.go   Rules, what is to happen; Fault, what did
 //	text.go     their text form; units.go its rates, times and percents
 //	line.go     Judge: lost, copied, corrupted or let in; Push: into the queue or the delay
-//	codel.go    what the queue loses under policy:codel
 //	wait.go     packets that wait for their time
 //
 // Rules are named and mean what they mean in tc-netem(8), with one difference: the
@@ -38,6 +37,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"porthole/internal/codel"
 )
 
 // Rules say what happens to the packets of one direction. The zero value is a perfect
@@ -81,8 +82,8 @@ type GilbertElliott struct {
 // Defaults of Rules.
 const (
 	DefaultLimit    = 1000 // packets, as netem's
-	DefaultTarget   = 5 * time.Millisecond
-	DefaultInterval = 100 * time.Millisecond // RFC 8289, 4.2 and 4.3
+	DefaultTarget   = codel.DefaultTarget
+	DefaultInterval = codel.DefaultInterval
 )
 
 // Policy is what a full queue, or one that stands too long, loses.

@@ -1,8 +1,11 @@
 package impair
 
 import (
+	"cmp"
 	"math"
 	"math/rand/v2"
+
+	"porthole/internal/codel"
 )
 
 // Bounds are the most packets and bytes that a line may hold whatever its rules say.
@@ -10,6 +13,9 @@ type Bounds struct{ Packets, Bytes int }
 
 // DefaultBounds are some seconds of a fast link.
 var DefaultBounds = Bounds{Packets: 32768, Bytes: 64 << 20}
+
+// mtu is the backlog at which CoDel loses no packet: one full one.
+const mtu = 1514
 
 // Never is a time that does not come.
 const Never = math.MaxInt64
@@ -32,7 +38,7 @@ type Line[T any] struct {
 	gap  int  // packets delayed since the last one that was reordered
 
 	queue  fifo[T] // wait for the rate
-	codel  codel
+	aging  codel.Law
 	free   int64 // when the packet on the wire has left it
 	flight flight[T]
 	last   int64 // latest time to leave: behind a rate nothing overtakes
@@ -72,7 +78,7 @@ type Item[T any] struct {
 
 // NewLine makes a line; the rules' own seed counts for nothing here.
 func NewLine[T any](r Rules, seed uint64, b Bounds) *Line[T] {
-	l := &Line[T]{rules: r, bounds: b}
+	l := &Line[T]{rules: r, bounds: b, aging: r.aging()}
 	l.Reseed(seed)
 	return l
 }
@@ -102,6 +108,9 @@ func (l *Line[T]) Len() int { return l.queue.len() + len(l.flight.items) }
 // on (see Reseed); the count of SYNs begins anew.
 func (l *Line[T]) SetRules(now int64, r Rules) {
 	l.advance(now)
+	if r.Policy != l.rules.Policy || r.Target != l.rules.Target || r.Interval != l.rules.Interval {
+		l.aging = r.aging() // CoDel begins anew
+	}
 	l.rules, l.syns = r, 0
 	most := now + int64(r.Delay) + 4*int64(r.Jitter)
 	old := l.flight
@@ -120,6 +129,11 @@ func (l *Line[T]) SetRules(now int64, r Rules) {
 		}
 	}
 	l.last = min(l.last, most)
+}
+
+// aging is CoDel under these rules; no other policy asks it.
+func (r *Rules) aging() codel.Law {
+	return codel.Law{Target: cmp.Or(r.Target, DefaultTarget), Interval: cmp.Or(r.Interval, DefaultInterval)}
 }
 
 // Verdict is what Judge says.
@@ -235,7 +249,7 @@ func (l *Line[T]) advance(now int64) {
 			return
 		}
 		it := l.queue.pop()
-		if l.rules.Policy == CoDelPolicy && l.codel.loses(start, it.since, l.queue.bytes, &l.rules) {
+		if l.rules.Policy == CoDelPolicy && l.aging.Judge(start, it.since, l.queue.bytes <= mtu) != codel.Pass {
 			it.fault |= Aged
 			it.due = start
 			l.flight.push(it)

@@ -9,6 +9,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"porthole/internal/codel/codeltest"
 )
 
 func rules(t testing.TB, s string) Rules {
@@ -225,6 +227,73 @@ func TestCoDel(t *testing.T) {
 		l.Pop(l.Next())
 	}
 	require.Zero(t, l.Stats().Aged)
+}
+
+// TestCoDelModel: a link drops what the RFC's pseudocode drops of the same packets.
+func TestCoDelModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		r := Rules{Rate: 10e6, Limit: 1000, Policy: CoDelPolicy,
+			Target:   time.Duration(rapid.Int64Range(1, 8).Draw(t, "target") * ms),
+			Interval: time.Duration(rapid.Int64Range(1, 40).Draw(t, "interval") * ms)}
+		l := NewLine[int](r, 1, DefaultBounds)
+		m := codeltest.Model{Target: int64(r.Target), Interval: int64(r.Interval), MaxPacket: mtu}
+		var got, want, queue []int
+		var at []int64
+		var size []int
+		var now, free int64
+		take := func() { // what leaves by now
+			for it, ok := l.Pop(now); ok; it, ok = l.Pop(now) {
+				if it.Fault.Dropped() {
+					got = append(got, it.V)
+				}
+			}
+			for len(queue) > 0 && max(free, at[queue[0]]) <= now {
+				start := max(free, at[queue[0]])
+				lost := m.Deque(start, len(queue), func(i int) (int64, int) { return at[queue[i]], size[queue[i]] })
+				want = append(want, queue[:lost]...)
+				free = start + int64(r.Rate.Time(size[queue[lost]]))
+				queue = queue[lost+1:]
+			}
+		}
+		gap := rapid.Int64Range(1, 3).Draw(t, "gap") * ms // a full packet takes 1.2 ms
+		for i := range rapid.IntRange(1, 600).Draw(t, "packets") {
+			if rapid.IntRange(0, 49).Draw(t, "pause") == 0 { // about when an old cycle is forgotten
+				now += rapid.Int64Range(0, 18*int64(r.Interval)).Draw(t, "long")
+			}
+			now += rapid.Int64Range(0, gap).Draw(t, "ns")
+			take()
+			at, size = append(at, now), append(size, rapid.IntRange(400, mtu).Draw(t, "size"))
+			queue = append(queue, i)
+			if l.Push(now, i, size[i], 0) != 0 {
+				t.Fatal("refused")
+			}
+			take()
+		}
+		for l.Next() != Never {
+			now = l.Next()
+			take()
+		}
+		if !slices.Equal(got, want) {
+			t.Fatalf("dropped %v, want %v", got, want)
+		}
+	})
+}
+
+// TestCoDelAnew: rules that name other times begin a new cycle, others leave it alone.
+func TestCoDelAnew(t *testing.T) {
+	drops := func(text string) int {
+		l := NewLine[int](rules(t, "rate:10mbit,policy:codel"), 1, DefaultBounds)
+		for i := range 200 { // 200 ms of the link
+			l.Push(0, i, 1250, 0)
+		}
+		l.Pop(104 * ms) // above the target since 5 ms: the first goes at 105
+		l.SetRules(104*ms, rules(t, text))
+		l.Pop(150 * ms)
+		return 200 - 151 - l.queue.len() // one has gone on the wire each ms, from 0 on
+	}
+	require.NotZero(t, drops("rate:10mbit,policy:codel,loss:1%"))
+	require.Zero(t, drops("rate:10mbit,policy:codel,interval:101ms"))
+	require.Zero(t, drops("rate:10mbit"))
 }
 
 // TestSeed: one seed, one outcome; another one, another. A rule that is added changes
