@@ -325,15 +325,19 @@ func (l *Line[T]) Pop(now int64) (it Item[T], ok bool) {
 	return l.out(l.flight.pop()), true
 }
 
-// Next is when Pop has something again; Never when nothing waits.
+// Next is when to Pop again, and by then something has left, or may have; Never when
+// nothing waits. What CoDel drops is no reason to look.
 func (l *Line[T]) Next() int64 {
-	switch {
-	case len(l.flight.items) > 0:
-		return l.flight.items[0].due
-	case l.queue.len() > 0:
-		return max(l.free, l.queue.first().since)
+	next := int64(Never)
+	if len(l.flight.items) > 0 {
+		next = l.flight.items[0].due
 	}
-	return Never
+	// What waits for the rate leaves behind what went before it, but for what skips the
+	// delay, or finds packets there that came under rules with a longer one.
+	if l.queue.len() > 0 && (l.rules.Reorder > 0 || next > l.last) {
+		next = min(next, max(l.free, l.queue.first().since))
+	}
+	return next
 }
 
 // Drain takes out a packet whatever its time, for who ends the line: ok is false when
