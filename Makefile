@@ -36,10 +36,11 @@ e2e:
 	PORTHOLE_E2E=require $(GO) test -count=1 ./tun ./services/... ./cmd/...
 
 # Ratios to the water device, to kernel sockets and to netstack, the request rate with a
-# capture on and while metrics are scraped, and what timelines cost, with wide margins.
+# capture on and while metrics are scraped, what timelines cost and what many ports do,
+# with wide margins.
 gate:
 	PORTHOLE_GATE=1 PORTHOLE_E2E=require $(GO) test -count=1 -v -run '^(TestKernelRatios|TestCaptureRate)$$' .
-	PORTHOLE_GATE=1 $(GO) test -count=1 -v -run '^(TestDeliveryRatio|TestDataCost|TestScrapeRate)$$' ./stack ./demux/flow ./cmd/porthole/internal/metrics
+	PORTHOLE_GATE=1 $(GO) test -p 1 -count=1 -v -run '^(TestFlat|TestDeliveryRatio|TestDataCost|TestScrapeRate)$$' ./demux ./stack ./demux/flow ./cmd/porthole/internal/metrics
 
 # porthole on its devices beside the same services on kernel sockets, in namespaces
 # of its own (root). The long form also writes testdata/bench/bench.json and .svg.

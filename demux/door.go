@@ -257,6 +257,9 @@ func (d *Door) Answered(now int64, k FlowKey, iss, irs uint32, wnd uint16, packe
 	}
 	h.irs, h.iss, h.wnd, h.answered = irs, iss, uint32(wnd), true
 	h.synAck = packet()
+	if h.dbt.h == nil { // the stack is being asked, and may have been before it answered
+		d.doubtLocked(h, now)
+	}
 }
 
 // SynAck is the SYN+ACK of a half-open connection, or nil. After Repeat, again

@@ -179,6 +179,35 @@ func TestDoorScripts(t *testing.T) {
 			ack b -> pass
 			arrive b -> true
 			queues -> half 0 res 0 wait 1`,
+		"what the stack said before a new connection of the pair is not of that one": `
+			door -> ok
+			syn a -> pass
+			answer a -> ok
+			ack a -> pass
+			wait 20ms -> ok
+			due -> ask a
+			arrive a -> true
+			syn a -> pass
+			answer a -> ok
+			gone a -> ok
+			queues -> half 1 res 0 wait 1
+			wait 20ms -> ok
+			due -> ask a
+			gone a -> ok
+			queues -> half 0 res 0 wait 1`,
+		"nor before its answer": `
+			door -> ok
+			syn a -> pass
+			wait 20ms -> ok
+			due -> ask a
+			answer a -> ok
+			gone a -> ok
+			queues -> half 1 res 0 wait 0
+			wait 20ms -> ok
+			due -> ask a
+			half a -> ok
+			queues -> half 1 res 0 wait 0
+			due -> `,
 		"abort on overflow": `
 			door backlog=0 abort -> ok
 			syn a -> pass

@@ -46,6 +46,7 @@ func (m *modelStack) step(r *rand.Rand, i int, settled *sync.WaitGroup) {
 	irs, iss := uint32(i)*1000, uint32(i)*7000
 	key := func() FlowKey { return k }
 	judge := func(s Segment) Verdict { return m.d.Judge(m.now.Load(), key, s) }
+	m.now.Add(int64(20 * time.Millisecond)) // 400 s in all, whoever gets the processor
 	switch r.IntN(6) {
 	case 0, 1:
 		if judge(Segment{Flags: syn, Seq: irs}) != Pass {
@@ -92,7 +93,7 @@ func (m *modelStack) step(r *rand.Rand, i int, settled *sync.WaitGroup) {
 
 // due is one turn of the door's owner.
 func (m *modelStack) due() {
-	now := m.now.Add(int64(25 * time.Millisecond))
+	now := m.now.Load()
 	ask, end, _ := m.d.Due(now, 0, nil, nil)
 	for _, k := range ask {
 		m.d.Confirm(now, k, m.state(k))
@@ -120,7 +121,7 @@ func TestDoorRaces(t *testing.T) {
 			return true
 		}
 	}
-	var clients, stackWork, others sync.WaitGroup
+	var clients, stackWork, service, others sync.WaitGroup
 	for g := range 4 {
 		clients.Go(func() {
 			r := rand.New(rand.NewPCG(1, uint64(g)))
@@ -133,7 +134,7 @@ func TestDoorRaces(t *testing.T) {
 		})
 	}
 	accepted := 0
-	others.Go(func() {
+	service.Go(func() {
 		for {
 			if _, ok := m.d.Accept(); !ok {
 				return
@@ -143,12 +144,14 @@ func TestDoorRaces(t *testing.T) {
 	})
 	others.Go(func() {
 		for running() {
+			runtime.Gosched()
 			m.due()
 		}
 	})
 	others.Go(func() {
 		r := rand.New(rand.NewPCG(2, 2))
 		for running() {
+			runtime.Gosched()
 			m.d.Set(DoorConfig{Backlog: r.IntN(most + 1), SynQueue: r.IntN(most + 1), Cookies: Cookies(r.IntN(3)), AbortOnOverflow: r.IntN(2) == 0})
 		}
 	})
@@ -162,7 +165,10 @@ func TestDoorRaces(t *testing.T) {
 	})
 	clients.Wait()
 	stackWork.Wait()
+	close(stop)
+	others.Wait()  // or what is half-open would grow old while it is counted
 	for range 30 { // 0.75 s: every doubt is settled, nothing more is old
+		m.now.Add(int64(25 * time.Millisecond))
 		m.due()
 	}
 	m.d.check(t, true)
@@ -171,9 +177,8 @@ func TestDoorRaces(t *testing.T) {
 	m.mu.Lock()
 	require.Equal(t, len(m.half), st.HalfOpen)
 	m.mu.Unlock()
-	close(stop)
 	left := m.d.Close()
-	others.Wait()
+	service.Wait()
 	require.Positive(t, accepted+len(left)+int(st.Late))
 	require.False(t, m.d.Pending())
 	require.Equal(t, Pass, m.d.Judge(m.now.Load(), func() FlowKey { return raceKey(0) }, Segment{Flags: syn}))

@@ -153,8 +153,8 @@ func (d *Door) Confirm(now int64, k FlowKey, s State) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	h := d.half[k]
-	if h == nil {
-		return
+	if h == nil || h.dbt.h != nil {
+		return // or it came into doubt anew since the stack was looked at: it is asked again
 	}
 	// A place is held, or the SYN has no answer: the stack has not come to the
 	// segment, or dropped it.
