@@ -176,10 +176,13 @@ func TestNameInUse(t *testing.T) {
 			require.Contains(t, err.Error(), "held by this process itself; choose another name")
 			require.NoError(t, d.Close())
 
-			require.NoError(t, netlink.LinkAdd(&netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: "ph2"}, Mode: netlink.TUNTAP_MODE_TUN}))
+			// A name of this process's own: where nobody here holds a device, Holders
+			// guesses at those who hold one of that name elsewhere.
+			persistent := fmt.Sprint("ph", os.Getpid())
+			require.NoError(t, netlink.LinkAdd(&netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: persistent}, Mode: netlink.TUNTAP_MODE_TUN}))
 			for name, cause := range map[string]string{
-				"lo":  "an interface of that name exists and is no TUN device (device); choose another name",
-				"ph2": "a persistent TUN device of that name exists and nobody holds it; choose another name, or `ip link delete ph2`",
+				"lo":       "an interface of that name exists and is no TUN device (device); choose another name",
+				persistent: "a persistent TUN device of that name exists and nobody holds it; choose another name, or `ip link delete " + persistent + "`",
 			} {
 				_, err := Open(Options{Name: name, Kind: kind})
 				require.ErrorIs(t, err, ErrNameInUse)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"github.com/vishvananda/netlink"
@@ -55,10 +56,19 @@ func open(t testing.TB, o Options) Device {
 	return d
 }
 
+// gone waits until there is no such interface. A process that looks at this one's
+// descriptors (Holders in another) has each of them for an instant, and the kernel ends
+// a device with the last who has it.
 func gone(t testing.TB, name string) {
 	t.Helper()
-	_, err := netlink.LinkByName(name)
-	require.ErrorAs(t, err, &netlink.LinkNotFoundError{}, "interface %s is left", name)
+	for began := time.Now(); ; <-time.After(time.Millisecond) { // in this goroutine's namespace
+		_, err := netlink.LinkByName(name)
+		if errors.As(err, &netlink.LinkNotFoundError{}) {
+			return
+		}
+		require.NoError(t, err)
+		require.Less(t, time.Since(began), patience, "interface %s is left", name)
+	}
 }
 
 // rig is a device and the wire behind it.
@@ -146,16 +156,16 @@ func kernelRig(t testing.TB, kind string) rig {
 	}
 }
 
-// waitFor waits at most 10 s for an event on fd.
+// waitFor waits for an event on fd.
 func waitFor(t testing.TB, fd int, events int16) {
 	t.Helper()
 	for {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: events}}, 10_000)
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: events}}, int(patience.Milliseconds()))
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
 		require.NoError(t, err)
-		require.Equal(t, 1, n, "nothing within 10 s")
+		require.Equal(t, 1, n, "nothing came")
 		return
 	}
 }

@@ -62,7 +62,7 @@ func TestUDPRoundTrip(t *testing.T) {
 					_, err = d.Write(0, out(answer), true)
 					require.NoError(t, err)
 					in := make([]byte, 2000)
-					require.NoError(t, sock.SetReadDeadline(time.Now().Add(10*time.Second)))
+					require.NoError(t, sock.SetReadDeadline(time.Now().Add(patience)))
 					k, from, err := sock.ReadFromUDPAddrPort(in)
 					require.NoError(t, err)
 					require.Equal(t, host, from)
@@ -187,7 +187,7 @@ func TestMultiQueue(t *testing.T) {
 				}
 				_, err := d.Write(q, out(b), true)
 				require.NoError(t, err)
-				require.NoError(t, sock.SetReadDeadline(time.Now().Add(10*time.Second)))
+				require.NoError(t, sock.SetReadDeadline(time.Now().Add(patience)))
 				in := make([]byte, 100)
 				_, from, err := sock.ReadFromUDPAddrPort(in)
 				require.NoError(t, err)
