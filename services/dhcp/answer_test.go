@@ -50,7 +50,7 @@ func TestAnswerWhereItIsRead(t *testing.T) {
 	m, _, done = ask("discover mac=2")
 	require.True(t, done)
 	require.Nil(t, m)
-	require.Eventually(t, func() bool { return log.String() != "" }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return log.String() != "" }, patience, time.Millisecond)
 	require.Contains(t, log.String(), "no free address")
 
 	level.Set(slog.LevelInfo)

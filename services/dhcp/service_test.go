@@ -120,7 +120,7 @@ func (l *live) ask(line string) (*dhcpv4.DHCPv4, packet) {
 		m, err := dhcpv4.FromBytes(p.b)
 		require.NoError(l.t, err)
 		return m, p
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		l.t.Fatalf("no reply to %q", line)
 		return nil, packet{}
 	}
@@ -324,7 +324,7 @@ func TestProbe(t *testing.T) {
 	to := new(netip.AddrPort)
 	r := servicestest.Start(t, Service, func(e *services.Env) { e.Net = mapped{to: to} })
 	*to = r.Addr[services.UDP(67)]
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	require.NoError(t, Service.Probe(ctx, r.Env, services.UDP(67)))
 
@@ -358,7 +358,7 @@ func TestServeParallel(t *testing.T) {
 					return
 				}
 				defer conn.Close()
-				conn.SetDeadline(time.Now().Add(20 * time.Second))
+				conn.SetDeadline(time.Now().Add(patience))
 				m, _ := dhcpv4.New(dhcpv4.WithHwAddr(net.HardwareAddr{2, 0, 0, 0, byte(c), byte(i)}),
 					dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest), dhcpv4.WithClientIP(ip),
 					dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(ip)),

@@ -6,7 +6,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -68,8 +67,8 @@ func TestDig(t *testing.T) {
 			if strings.Contains(tt.args, "+tcp") || strings.HasSuffix(tt.args, "AXFR") {
 				port = services.TCP(53)
 			}
-			args := append([]string{"-r", "@127.0.0.1", "-p", itoa(int(rig.Addr[port].Port())), "+tries=1", "+time=5"}, strings.Fields(tt.args)...)
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			args := append([]string{"-r", "@127.0.0.1", "-p", itoa(int(rig.Addr[port].Port())), "+tries=1", "+time=30"}, strings.Fields(tt.args)...)
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			out, err := exec.CommandContext(ctx, dig, args...).CombinedOutput()
 			require.NoError(t, err, "%s", out)

@@ -217,7 +217,7 @@ func TestTransfer(t *testing.T) {
 	rig := start(t, func(c *Config) { c.Transfer = true })
 	addr := rig.Addr[services.TCP(53)].String()
 	take := func(q *mdns.Msg) (rrs []mdns.RR, messages int, err error) {
-		tr := &mdns.Transfer{DialTimeout: 5 * time.Second, ReadTimeout: 5 * time.Second}
+		tr := &mdns.Transfer{DialTimeout: patience, ReadTimeout: patience}
 		ch, err := tr.In(q, addr)
 		require.NoError(t, err)
 		for e := range ch {

@@ -36,7 +36,7 @@ func TestAccessLines(t *testing.T) {
 	udp, err := net.Dial("udp4", rig.Addr[services.UDP(53)].String())
 	require.NoError(t, err)
 	defer udp.Close()
-	udp.SetDeadline(time.Now().Add(10 * time.Second))
+	udp.SetDeadline(time.Now().Add(patience))
 	_, err = udp.Write([]byte{1})
 	require.NoError(t, err)
 	_, err = exchange(udp, new(mdns.Msg).SetQuestion("Nope.porthole.test.", mdns.TypeA), false)
@@ -118,7 +118,7 @@ func TestFault(t *testing.T) {
 		c, err := net.Dial(a.Network(), a.String())
 		require.NoError(t, err)
 		defer c.Close()
-		c.SetDeadline(time.Now().Add(10 * time.Second))
+		c.SetDeadline(time.Now().Add(patience))
 		tcp := a.Network() == "tcp"
 		if !tcp {
 			s.zones.Store(nil) // a pointer that no server holds
@@ -126,7 +126,7 @@ func TestFault(t *testing.T) {
 			require.NoError(t, err)
 			_, err = c.Write(b)
 			require.NoError(t, err)
-			require.Eventually(t, func() bool { return out.contains("transport=udp") }, 10*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { return out.contains("transport=udp") }, patience, time.Millisecond)
 			s.zones.Store(good)
 			_, err = exchange(c, q, tcp)
 			require.NoError(t, err)
@@ -139,7 +139,7 @@ func TestFault(t *testing.T) {
 		again, err := net.Dial(a.Network(), a.String())
 		require.NoError(t, err)
 		defer again.Close()
-		again.SetDeadline(time.Now().Add(10 * time.Second))
+		again.SetDeadline(time.Now().Add(patience))
 		_, err = exchange(again, q, tcp)
 		require.NoError(t, err)
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	mdns "github.com/miekg/dns"
@@ -28,12 +29,14 @@ func start(t testing.TB, edit func(*Config)) *servicestest.Rig {
 	})
 }
 
+const patience = servicestest.Patience
+
 func dialTCP(t *testing.T, rig *servicestest.Rig) net.Conn {
 	t.Helper()
-	c, err := net.Dial("tcp4", rig.Addr[services.TCP(53)].String())
+	c, err := rig.Env.Net.Dial(t.Context(), "tcp", 0, rig.Addr[services.TCP(53)])
 	require.NoError(t, err)
 	t.Cleanup(func() { c.Close() })
-	require.NoError(t, c.SetDeadline(time.Now().Add(15*time.Second)))
+	require.NoError(t, c.SetDeadline(time.Now().Add(patience)))
 	return c
 }
 
@@ -118,43 +121,46 @@ func TestPipelined(t *testing.T) {
 	require.Equal(t, io.EOF, err)
 }
 
-// TestTCPEnds: each way in which a connection comes to an end on our side, and the
-// messages that do not end it.
+// TestTCPEnds: each way in which a connection comes to an end on our side, when, and
+// the messages that do not end it. In memory, with a clock of its own: no machine is
+// too slow for it.
 func TestTCPEnds(t *testing.T) {
-	short := func(c *Config) { c.TCPIdle, c.TCPMessage = 100*time.Millisecond, 100*time.Millisecond }
-	slowIdle := func(c *Config) { c.TCPIdle, c.TCPMessage = time.Hour, 100*time.Millisecond }
-	slowMessage := func(c *Config) { c.TCPIdle, c.TCPMessage = 100*time.Millisecond, time.Hour }
+	const idle, message = 10 * time.Second, 3 * time.Second
+	config := func(c *Config) { c.TCPIdle, c.TCPMessage = idle, message }
 	q := framed(t, 1, "porthole.test.", mdns.TypeSOA)
 	for _, tt := range []struct {
 		name    string
 		config  func(*Config)
 		send    []byte
 		replies int
+		after   time.Duration
 	}{
-		{"idle from the start", slowMessage, nil, 0},
-		{"idle after a query", slowMessage, q, 1},
-		{"half a length", slowIdle, q[:1], 0},
-		{"length alone", slowIdle, q[:2], 0},
-		{"half a message", slowIdle, q[:9], 0},
-		{"half a message after a whole one", slowIdle, append(bytes.Clone(q), q[:9]...), 1},
-		{"empty message", nil, append(bytes.Clone(q), 0, 0), 1},
-		{"less than a header", nil, append(bytes.Clone(q), 0, 3, 1, 2, 3), 1},
-		{"a reply is skipped", short, append(append(binary.BigEndian.AppendUint16(nil, 12), unhex(t, "1234 8000 0000 0000 0000 0000")...), q...), 1},
-		{"garbage is answered", short, append([]byte{0, 13}, unhex(t, "1234 0000 0001 0000 0000 0000 ff")...), 1},
-		{"too many queries", func(c *Config) { c.TCPQueries = 2 }, bytes.Repeat(q, 3), 2},
+		{"idle from the start", config, nil, 0, idle},
+		{"idle after a query", config, q, 1, idle},
+		{"half a length", config, q[:1], 0, message},
+		{"length alone", config, q[:2], 0, message},
+		{"half a message", config, q[:9], 0, message},
+		{"half a message after a whole one", config, append(bytes.Clone(q), q[:9]...), 1, message},
+		{"empty message", config, append(bytes.Clone(q), 0, 0), 1, 0},
+		{"less than a header", config, append(bytes.Clone(q), 0, 3, 1, 2, 3), 1, 0},
+		{"a reply is skipped", config, append(append(binary.BigEndian.AppendUint16(nil, 12), unhex(t, "1234 8000 0000 0000 0000 0000")...), q...), 1, idle},
+		{"garbage is answered", config, append([]byte{0, 13}, unhex(t, "1234 0000 0001 0000 0000 0000 ff")...), 1, idle},
+		{"too many queries", func(c *Config) { c.TCPQueries = 2 }, bytes.Repeat(q, 3), 2, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			c := dialTCP(t, start(t, tt.config))
-			_, err := c.Write(tt.send)
-			require.NoError(t, err)
-			for range tt.replies {
-				readFramed(t, c)
-			}
-			n, err := c.Read(make([]byte, 1))
-			require.Zero(t, n)
-			require.Error(t, err)
-			require.NotErrorIs(t, err, os.ErrDeadlineExceeded, "still open")
+			synctest.Test(t, func(t *testing.T) {
+				c := dialTCP(t, servicestest.StartOn(t, servicestest.NewMemory(), Service, func(e *services.Env) { tt.config(e.Config.(*Config)) }))
+				began := time.Now()
+				_, err := c.Write(tt.send)
+				require.NoError(t, err)
+				for range tt.replies {
+					readFramed(t, c)
+				}
+				n, err := c.Read(make([]byte, 1))
+				require.Zero(t, n)
+				require.ErrorIs(t, err, io.EOF)
+				require.Equal(t, tt.after, time.Since(began))
+			})
 		})
 	}
 }
@@ -208,14 +214,14 @@ func TestTooManyConnections(t *testing.T) {
 func TestStopUnderTraffic(t *testing.T) {
 	rig := start(t, nil)
 	var wg sync.WaitGroup
+	var cs []net.Conn
 	answered := make(chan struct{}, 1024)
 	for _, p := range []services.Port{services.UDP(53), services.TCP(53), services.UDP(53), services.TCP(53)} {
 		c, err := net.Dial(p.Proto, rig.Addr[p].String())
 		require.NoError(t, err)
+		cs = append(cs, c)
 		wg.Go(func() {
-			defer c.Close()
 			for {
-				c.SetDeadline(time.Now().Add(2 * time.Second))
 				if _, err := exchange(c, new(mdns.Msg).SetQuestion("many.porthole.test.", mdns.TypeA), p.Proto == "tcp"); err != nil {
 					return
 				}
@@ -230,6 +236,9 @@ func TestStopUnderTraffic(t *testing.T) {
 		<-answered
 	}
 	require.NoError(t, rig.Stop())
+	for _, c := range cs { // who asked over UDP would wait for ever
+		c.Close()
+	}
 	wg.Wait()
 }
 
@@ -247,7 +256,7 @@ func TestUDP(t *testing.T) {
 			c, err := net.Dial("udp4", rig.Addr[services.UDP(53)].String())
 			require.NoError(t, err)
 			defer c.Close()
-			c.SetDeadline(time.Now().Add(10 * time.Second))
+			c.SetDeadline(time.Now().Add(patience))
 			for _, silent := range []string{``, `12`, `1234 8000 0001 0000 0000 0000`} {
 				_, err = c.Write(unhex(t, silent))
 				require.NoError(t, err)

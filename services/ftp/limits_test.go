@@ -25,7 +25,7 @@ func TestForeignDataConnection(t *testing.T) {
 	thief, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 77, 0, 9)}}).Dial("tcp", addr)
 	require.NoError(t, err)
 	defer thief.Close()
-	_ = thief.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = thief.SetDeadline(time.Now().Add(patience))
 	n, err := thief.Read(make([]byte, 1))
 	require.Zero(t, n)
 	require.Error(t, err)
@@ -56,68 +56,85 @@ func TestPassiveReplaced(t *testing.T) {
 }
 
 func TestDataTimeouts(t *testing.T) {
-	r := start(t, func(c *Config) {
-		c.DataConnectTimeout = 300 * time.Millisecond
-		c.DataIdleTimeout = 300 * time.Millisecond
+	const timeout = 10 * time.Second
+	bubble(t, func(c *Config) { c.DataConnectTimeout, c.DataIdleTimeout = timeout, timeout }, func(t *testing.T, r *rig) {
+		c := r.writer()
+		began := time.Now()
+		after := func(want time.Duration) {
+			t.Helper()
+			require.InDelta(t, want, time.Since(began), float64(timeout/10)) // commands have a pace
+			began = time.Now()
+		}
+		c.epsv()
+		c.do("LIST", "150")
+		c.want("425") // nobody came
+		after(timeout)
+		stalled(c)
+		c.want("426") // nobody reads
+		after(timeout)
+		conn := c.passive()
+		c.do("STOR x", "1")
+		c.want("426") // nobody writes
+		after(timeout)
+		_, err := conn.Read(make([]byte, 1))
+		require.Error(t, err)
+		c.do("NOOP", "200")
 	})
-	c := r.writer()
-	c.epsv()
-	c.do("LIST", "150")
-	c.want("425") // nobody came
-	stalled(c)
-	c.want("426") // nobody reads
-	conn := c.passive()
-	c.do("STOR x", "1")
-	c.want("426") // nobody writes
-	_, err := conn.Read(make([]byte, 1))
-	require.Error(t, err)
-	c.do("NOOP", "200")
 }
 
 // A client that reads slowly, but reads, is not cut off.
 func TestSlowReader(t *testing.T) {
-	r := start(t, func(c *Config) { c.DataIdleTimeout = 500 * time.Millisecond })
-	c := r.anonymous()
-	c.do("TYPE I", "200")
-	conn := stalled(c)
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	buf := make([]byte, 1<<20)
-	var n int64
-	for i := 0; i < 24; i++ { // more than twice the idle time
-		<-tick.C
-		k, err := io.ReadFull(conn, buf)
+	const timeout = time.Second
+	bubble(t, func(c *Config) { c.DataIdleTimeout = timeout }, func(t *testing.T, r *rig) {
+		c := r.anonymous()
+		c.do("TYPE I", "200")
+		conn := stalled(c)
+		tick := time.NewTicker(timeout * 3 / 4)
+		defer tick.Stop()
+		buf := make([]byte, bufferSize/4) // a write of the server's takes four ticks
+		var n int64
+		for range 24 {
+			<-tick.C
+			k, err := io.ReadFull(conn, buf)
+			require.NoError(t, err)
+			n += int64(k)
+		}
+		rest, err := io.Copy(io.Discard, conn)
 		require.NoError(t, err)
-		n += int64(k)
-	}
-	rest, err := io.Copy(io.Discard, conn)
-	require.NoError(t, err)
-	require.EqualValues(t, 256<<20, n+rest)
-	c.want("226")
+		require.EqualValues(t, 256<<20, n+rest)
+		c.want("226")
+	})
 }
 
 func TestIdle(t *testing.T) {
+	const timeout = 10 * time.Second
 	t.Run("control", func(t *testing.T) {
-		r := start(t, func(c *Config) { c.IdleTimeout = 200 * time.Millisecond })
-		c := r.anonymous()
-		c.want("421")
-		c.closed()
+		bubble(t, func(c *Config) { c.IdleTimeout = timeout }, func(t *testing.T, r *rig) {
+			c := r.anonymous()
+			began := time.Now()
+			c.want("421")
+			require.Equal(t, timeout, time.Since(began))
+			c.closed()
+		})
 	})
 	t.Run("login", func(t *testing.T) {
-		r := start(t, func(c *Config) { c.LoginTimeout = 300 * time.Millisecond })
-		c := r.open()
-		for { // commands do not prolong it, REIN and USER included
-			c.send("REIN", "USER x")
-			if got := c.reply(); strings.HasPrefix(got, "421") {
-				break
+		bubble(t, func(c *Config) { c.LoginTimeout = timeout }, func(t *testing.T, r *rig) {
+			began := time.Now()
+			c := r.open()
+			for _, step := range [][2]string{{"REIN", "220"}, {"USER x", "331"}, {"REIN", "220"}, {"USER y", "331"}} {
+				c.do(step[0], step[1]) // which does not prolong it
+				<-time.After(timeout / 5)
 			}
-		}
+			c.want("421")
+			require.InDelta(t, timeout, time.Since(began), float64(timeout/10)) // commands have a pace
+		})
 	})
 	t.Run("not during a transfer", func(t *testing.T) {
-		r := start(t, func(c *Config) { c.IdleTimeout, c.DataIdleTimeout = 100*time.Millisecond, 700*time.Millisecond })
-		c := r.anonymous()
-		stalled(c)
-		c.want("426")
+		bubble(t, func(c *Config) { c.IdleTimeout, c.DataIdleTimeout = timeout, 3*timeout }, func(t *testing.T, r *rig) {
+			c := r.anonymous()
+			stalled(c)
+			c.want("426")
+		})
 	})
 }
 
@@ -134,7 +151,7 @@ func TestLimits(t *testing.T) {
 		require.Eventually(t, func() bool {
 			c := r.dial()
 			return strings.HasPrefix(c.reply(), "220")
-		}, 10*time.Second, 10*time.Millisecond)
+		}, patience, 10*time.Millisecond)
 		b.do("NOOP", "200")
 	})
 	t.Run("file size", func(t *testing.T) {
@@ -207,7 +224,7 @@ func TestStop(t *testing.T) {
 	mute.send(strings.Split(strings.Repeat("HELP\n", 500), "\n")...) // and reads nothing
 	begin := time.Now()
 	require.NoError(t, r.Stop())
-	require.Less(t, time.Since(begin), 8*time.Second)
+	require.Less(t, time.Since(begin), replyTimeout)
 	idle.want("421")
 	idle.closed()
 	busy.want("421")
@@ -281,7 +298,7 @@ func TestDataDir(t *testing.T) {
 	dir := t.TempDir()
 	for _, step := range []string{"put", "get"} {
 		addr := netip.AddrFrom4([4]byte{127, 78, byte(os.Getpid()), 1})
-		r := &rig{t: t, net: &hostNet{addr: addr}, log: &logLines{}}
+		r := &rig{t: t, net: &hostNet{addr: addr}, log: &logLines{}, to: overTCP}
 		r.Rig = servicestest.Start(t, Service, func(env *services.Env) {
 			env.DataDir = dir
 			env.Config.(*Config).Anonymous = "write"

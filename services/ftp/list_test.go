@@ -122,7 +122,7 @@ func TestLibraryClient(t *testing.T) {
 			for _, opts := range [][]ftpclient.DialOption{
 				{}, {ftpclient.DialWithDisabledEPSV(true)}, {ftpclient.DialWithDisabledMLSD(true)}, {ftpclient.DialWithForceListHidden(true)},
 			} {
-				c, err := ftpclient.Dial(r.addr.String(), append(opts, ftpclient.DialWithTimeout(20*time.Second))...)
+				c, err := ftpclient.Dial(r.addr.String(), append(opts, ftpclient.DialWithTimeout(patience))...)
 				require.NoError(t, err)
 				require.NoError(t, c.Login("ann", "secret"))
 				cycle(t, c)

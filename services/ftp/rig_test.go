@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -78,6 +79,7 @@ type rig struct {
 	net  *hostNet
 	addr netip.AddrPort
 	log  *logLines
+	to   func(addr string) (net.Conn, error) // the clients' way
 }
 
 // logLines collects the log.
@@ -108,7 +110,7 @@ func start(t testing.TB, edit func(*Config)) *rig {
 
 func startAt(t testing.TB, addr netip.Addr, port uint16, edit func(*Config)) *rig {
 	t.Helper()
-	r := &rig{t: t, net: &hostNet{addr: addr}, log: &logLines{}}
+	r := &rig{t: t, net: &hostNet{addr: addr}, log: &logLines{}, to: overTCP}
 	ln, err := r.net.Listen(port)
 	require.NoError(t, err)
 	r.addr = addrPort(ln.Addr())
@@ -118,31 +120,55 @@ func startAt(t testing.TB, addr netip.Addr, port uint16, edit func(*Config)) *ri
 		}
 		env.TCP = []net.Listener{ln}
 		env.Net = r.net
-		env.Log = slog.New(slog.NewTextHandler(r.log, nil))
-		cfg := env.Config.(*Config)
-		cfg.Users = []User{{Name: "ann", Password: "secret", Write: true}}
-		if edit != nil {
-			edit(cfg)
-		}
-		require.NoError(t, cfg.Validate())
+		r.configure(env, edit)
 	})
 	return r
+}
+
+func overTCP(addr string) (net.Conn, error) { return net.Dial("tcp", addr) }
+
+// bubble runs a test about time with a clock of its own and a server in memory: no
+// machine is too slow for it.
+func bubble(t *testing.T, edit func(*Config), body func(t *testing.T, r *rig)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		m := servicestest.NewMemory()
+		r := &rig{t: t, log: &logLines{}, to: func(addr string) (net.Conn, error) {
+			return m.Dial(t.Context(), "tcp", 0, netip.MustParseAddrPort(addr))
+		}}
+		r.Rig = servicestest.StartOn(t, m, Service, func(env *services.Env) { r.configure(env, edit) })
+		r.addr = r.Addr[services.TCP(21)]
+		body(t, r)
+	})
+}
+
+func (r *rig) configure(env *services.Env, edit func(*Config)) {
+	env.Log = slog.New(slog.NewTextHandler(r.log, nil))
+	cfg := env.Config.(*Config)
+	cfg.Users = []User{{Name: "ann", Password: "secret", Write: true}}
+	if edit != nil {
+		edit(cfg)
+	}
+	require.NoError(r.t, cfg.Validate())
 }
 
 // client is a control connection that sends literal lines.
 type client struct {
 	t    testing.TB
+	to   func(addr string) (net.Conn, error)
 	conn net.Conn
 	r    *bufio.Reader
 }
 
+const patience = servicestest.Patience
+
 func (r *rig) dial() *client {
 	r.t.Helper()
-	conn, err := net.Dial("tcp", r.addr.String())
+	conn, err := r.to(r.addr.String())
 	require.NoError(r.t, err)
 	r.t.Cleanup(func() { conn.Close() })
-	_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
-	return &client{r.t, conn, bufio.NewReader(conn)}
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	return &client{r.t, r.to, conn, bufio.NewReader(conn)}
 }
 
 // open dials and reads the greeting; login then logs in.
@@ -216,10 +242,10 @@ func (c *client) closed() {
 // passive opens a data connection with EPSV.
 func (c *client) passive() net.Conn {
 	c.t.Helper()
-	conn, err := net.Dial("tcp", c.epsv())
+	conn, err := c.to(c.epsv())
 	require.NoError(c.t, err)
 	c.t.Cleanup(func() { conn.Close() })
-	_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(patience))
 	return conn
 }
 
@@ -260,7 +286,7 @@ func (c *client) listen() (net.Listener, uint16) {
 	ln, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
 	require.NoError(c.t, err)
 	c.t.Cleanup(func() { ln.Close() })
-	require.NoError(c.t, ln.(*net.TCPListener).SetDeadline(time.Now().Add(30*time.Second)))
+	require.NoError(c.t, ln.(*net.TCPListener).SetDeadline(time.Now().Add(patience)))
 	return ln, addrPort(ln.Addr()).Port()
 }
 

@@ -25,12 +25,12 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience is for events that come at once unless something is broken.
-const patience = 20 * time.Second
+const patience = servicestest.Patience
 
 // web is a running service and a client for it.
 type web struct {
 	*servicestest.Rig
+	net  services.Net
 	addr netip.AddrPort
 	url  string
 	http *http.Client
@@ -39,20 +39,34 @@ type web struct {
 // start runs the service; edit may change what it is told.
 func start(t testing.TB, edit func(*services.Env, *Config)) *web {
 	t.Helper()
-	rig := servicestest.Start(t, Service, func(env *services.Env) {
+	return startOn(t, servicestest.Loopback{}, edit)
+}
+
+func startOn(t testing.TB, n services.Net, edit func(*services.Env, *Config)) *web {
+	t.Helper()
+	rig := servicestest.StartOn(t, n, Service, func(env *services.Env) {
 		if edit != nil {
 			edit(env, env.Config.(*Config))
 		}
 		require.NoError(t, env.Config.(*Config).Validate())
 	})
-	w := &web{Rig: rig, addr: rig.Addr[services.TCP(80)]}
+	w := &web{Rig: rig, net: n, addr: rig.Addr[services.TCP(80)]}
 	w.url = "http://" + w.addr.String()
-	tr := &http.Transport{DisableCompression: true}
+	tr := &http.Transport{DisableCompression: true, DialContext: w.connect}
 	w.http = &http.Client{Transport: tr, Timeout: time.Minute, CheckRedirect: func(*http.Request, []*http.Request) error {
 		return http.ErrUseLastResponse
 	}}
 	t.Cleanup(tr.CloseIdleConnections)
 	return w
+}
+
+// connect is a transport's way to the service.
+func (w *web) connect(ctx context.Context, network, addr string) (net.Conn, error) {
+	to, err := netip.ParseAddrPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	return w.net.Dial(ctx, network, 0, to)
 }
 
 // do sends one request and reads the whole answer.
@@ -80,7 +94,7 @@ func (w *web) doWith(t testing.TB, c *http.Client, method, path string, body io.
 func (w *web) h2(t testing.TB) *http.Client {
 	var p http.Protocols
 	p.SetUnencryptedHTTP2(true)
-	tr := &http.Transport{Protocols: &p, DisableCompression: true}
+	tr := &http.Transport{Protocols: &p, DisableCompression: true, DialContext: w.connect}
 	t.Cleanup(tr.CloseIdleConnections)
 	return &http.Client{Transport: tr, Timeout: time.Minute}
 }
@@ -88,7 +102,7 @@ func (w *web) h2(t testing.TB) *http.Client {
 // dial opens a connection that is closed when the test ends.
 func (w *web) dial(t testing.TB) net.Conn {
 	t.Helper()
-	c, err := net.Dial("tcp", w.addr.String())
+	c, err := w.connect(context.Background(), "tcp", w.addr.String())
 	require.NoError(t, err)
 	t.Cleanup(func() { c.Close() })
 	require.NoError(t, c.SetDeadline(time.Now().Add(patience)))

@@ -14,12 +14,14 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sync/errgroup"
 
 	"porthole/services"
+	"porthole/services/servicestest"
 )
 
 // A client that never finishes its header loses the connection after
@@ -58,14 +60,22 @@ func TestIdleConnectionEnds(t *testing.T) {
 	require.Equal(t, "HTTP/1.1 200 OK", statusLine(string(got)))
 }
 
+// bubble runs a test about time with a clock of its own and the service in memory: no
+// machine is too slow for it.
+func bubble(t *testing.T, edit func(*services.Env, *Config), body func(t *testing.T, w *web)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) { body(t, startOn(t, servicestest.NewMemory(), edit)) })
+}
+
 // A body that stops, or comes a byte at a time, ends with 408; endpoints that do
 // not read bodies end it as well.
 func TestSlowBodyEnds(t *testing.T) {
+	const timeout = 10 * time.Second
 	dir := t.TempDir()
-	w := start(t, func(_ *services.Env, cfg *Config) {
-		cfg.BodyTimeout = 200 * time.Millisecond
+	edit := func(_ *services.Env, cfg *Config) {
+		cfg.BodyTimeout = timeout
 		cfg.Files, cfg.Upload = dir, true
-	})
+	}
 	for _, c := range []struct {
 		name, head string
 		drip       bool
@@ -79,30 +89,37 @@ func TestSlowBodyEnds(t *testing.T) {
 		{"unread", "GET /blob/1 HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nabc", false, "HTTP/1.1 200 OK"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			conn := w.dial(t)
-			io.WriteString(conn, c.head)
-			stop := make(chan struct{})
-			var wg sync.WaitGroup
-			if c.drip {
-				wg.Go(func() {
-					tick := time.NewTicker(5 * time.Millisecond)
-					defer tick.Stop()
-					for {
-						select {
-						case <-stop:
-							return
-						case <-tick.C:
-							conn.Write([]byte("x"))
+			bubble(t, edit, func(t *testing.T, w *web) {
+				conn := w.dial(t)
+				began := time.Now()
+				io.WriteString(conn, c.head)
+				stop := make(chan struct{})
+				var wg sync.WaitGroup
+				if c.drip {
+					wg.Go(func() {
+						tick := time.NewTicker(timeout / 40)
+						defer tick.Stop()
+						for {
+							select {
+							case <-stop:
+								return
+							case <-tick.C:
+								conn.Write([]byte("x"))
+							}
 						}
-					}
-				})
-			}
-			line, err := bufio.NewReader(conn).ReadString('\n')
-			close(stop)
-			wg.Wait()
-			require.NoError(t, err)
-			require.Equal(t, c.want, strings.TrimSpace(line))
+					})
+				}
+				line, err := bufio.NewReader(conn).ReadString('\n')
+				took := time.Since(began)
+				close(stop)
+				conn.Close() // frees a drop that nobody takes any more
+				wg.Wait()
+				require.NoError(t, err)
+				require.Equal(t, c.want, strings.TrimSpace(line))
+				if strings.Contains(c.want, "408") {
+					require.Equal(t, timeout, took)
+				}
+			})
 		})
 	}
 }
@@ -118,15 +135,21 @@ func TestSlowBodyEndsHTTP2(t *testing.T) {
 
 // A long upload whose pieces keep coming may take many times the body timeout.
 func TestSteadyBodyGoesOn(t *testing.T) {
-	w := start(t, func(_ *services.Env, cfg *Config) { cfg.BodyTimeout = 200 * time.Millisecond })
-	for name, client := range map[string]*http.Client{"http1": w.http, "http2": w.h2(t)} {
+	const timeout = time.Second
+	edit := func(_ *services.Env, cfg *Config) { cfg.BodyTimeout = timeout }
+	for name, client := range map[string]func(*testing.T, *web) *http.Client{
+		"http1": func(_ *testing.T, w *web) *http.Client { return w.http },
+		"http2": func(t *testing.T, w *web) *http.Client { return w.h2(t) },
+	} {
 		t.Run(name, func(t *testing.T) {
-			tick := time.NewTicker(20 * time.Millisecond)
-			defer tick.Stop()
-			body := &ticking{tick: tick.C, piece: make([]byte, bodyPace), left: 40}
-			resp, got := w.doWith(t, client, "PUT", "/sink", body)
-			require.Equal(t, 200, resp.StatusCode, "%s", got)
-			require.Contains(t, string(got), fmt.Sprintf(`{"bytes":%d,`, 40*bodyPace))
+			bubble(t, edit, func(t *testing.T, w *web) {
+				tick := time.NewTicker(timeout / 2)
+				defer tick.Stop()
+				body := &ticking{tick: tick.C, piece: make([]byte, bodyPace), left: 40}
+				resp, got := w.doWith(t, client(t, w), "PUT", "/sink", body)
+				require.Equal(t, 200, resp.StatusCode, "%s", got)
+				require.Contains(t, string(got), fmt.Sprintf(`{"bytes":%d,`, 40*bodyPace))
+			})
 		})
 	}
 }
@@ -150,9 +173,10 @@ func (b *ticking) Read(p []byte) (int, error) {
 // A handler that waits longer than the body timeout, its body unread, keeps its
 // context: the deadline of the body is not one of the response.
 func TestBodyDeadlineSparesResponse(t *testing.T) {
+	const timeout = time.Second
 	ended := make(chan error, 1)
-	w := start(t, func(env *services.Env, cfg *Config) {
-		cfg.BodyTimeout = 100 * time.Millisecond
+	bubble(t, func(env *services.Env, cfg *Config) {
+		cfg.BodyTimeout = timeout
 		env.Pages = map[string]any{"/slow": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			io.Copy(io.Discard, r.Body)
 			w.Write(make([]byte, 20<<10))
@@ -160,13 +184,14 @@ func TestBodyDeadlineSparesResponse(t *testing.T) {
 			select {
 			case <-r.Context().Done():
 				ended <- r.Context().Err()
-			case <-time.After(400 * time.Millisecond):
+			case <-time.After(4 * timeout):
 				ended <- nil
 			}
 		})}
+	}, func(t *testing.T, w *web) {
+		resp, _ := w.do(t, "POST", "/slow", strings.NewReader("abc"))
+		require.Equal(t, 200, resp.StatusCode)
 	})
-	resp, _ := w.do(t, "POST", "/slow", strings.NewReader("abc"))
-	require.Equal(t, 200, resp.StatusCode)
 	require.NoError(t, <-ended)
 }
 
@@ -198,25 +223,29 @@ func TestStalledReaderEnds(t *testing.T) {
 
 // A client that takes a little all the time may take as long as it likes.
 func TestSlowReaderGoesOn(t *testing.T) {
-	w := start(t, func(_ *services.Env, cfg *Config) { cfg.WriteTimeout = 1500 * time.Millisecond })
-	c := w.dial(t)
-	const size = 48 << 20 // more than the kernel buffers between the two
-	fmt.Fprintf(c, "GET /blob/%d HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", size)
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	br := bufio.NewReaderSize(c, 64<<10)
-	resp, err := http.ReadResponse(br, nil)
-	require.NoError(t, err)
-	var got int64
-	for range 300 { // three seconds at 64 KiB per tick, then the rest at once
-		n, err := io.CopyN(io.Discard, resp.Body, 64<<10)
+	const timeout = time.Second
+	bubble(t, func(_ *services.Env, cfg *Config) { cfg.WriteTimeout = timeout }, func(t *testing.T, w *web) {
+		c := w.dial(t)
+		const size, steps = 16 << 20, 100
+		fmt.Fprintf(c, "GET /blob/%d HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", size)
+		// A piece that the host writes at once is taken in four steps, and takes longer
+		// than the timeout.
+		tick := time.NewTicker(2 * timeout / 5)
+		defer tick.Stop()
+		br := bufio.NewReaderSize(c, writePiece/4)
+		resp, err := http.ReadResponse(br, nil)
 		require.NoError(t, err)
-		got += n
-		<-tick.C
-	}
-	n, err := io.Copy(io.Discard, resp.Body)
-	require.NoError(t, err)
-	require.Equal(t, int64(size), got+n)
+		var got int64
+		for range steps { // then the rest at once
+			n, err := io.CopyN(io.Discard, resp.Body, writePiece/4)
+			require.NoError(t, err)
+			got += n
+			<-tick.C
+		}
+		n, err := io.Copy(io.Discard, resp.Body)
+		require.NoError(t, err)
+		require.Equal(t, int64(size), got+n)
+	})
 }
 
 func await[T any](t *testing.T, c <-chan T) T {

@@ -56,7 +56,7 @@ func (a *Answering) Func(t testing.TB) services.AnswerFunc {
 	t.Helper()
 	select {
 	case <-a.set:
-	case <-time.After(20 * time.Second):
+	case <-time.After(Patience):
 		t.Fatal("the service answers nothing where the host reads")
 	}
 	return func(msg []byte, from netip.AddrPort, reply func([]byte, netip.AddrPort) bool) bool {

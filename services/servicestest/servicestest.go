@@ -1,10 +1,12 @@
-// Package servicestest runs one service over loopback, for the service's own
-// tests: a real services.Env whose sockets are the kernel's, on ports it picks.
+// Package servicestest runs one service for the service's own tests: a real
+// services.Env whose sockets are the kernel's, over loopback, on ports it picks; or,
+// where a test is about time limits, in memory.
 package servicestest
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -15,6 +17,9 @@ import (
 
 	"porthole/services"
 )
+
+// Patience is for what comes at once unless something is broken.
+const Patience = time.Minute
 
 // Rig is a running service and where its ports really are.
 type Rig struct {
@@ -32,6 +37,12 @@ type Rig struct {
 // (configuration, clock, data directory, socket rules) before Serve sees it.
 func Start(t testing.TB, svc services.Service, edit func(*services.Env)) *Rig {
 	t.Helper()
+	return StartOn(t, Loopback{}, svc, edit)
+}
+
+// StartOn is Start on another network.
+func StartOn(t testing.TB, n services.Net, svc services.Service, edit func(*services.Env)) *Rig {
+	t.Helper()
 	r := &Rig{Addr: map[services.Port]netip.AddrPort{}, done: make(chan error, 1)}
 	r.Env = &services.Env{
 		Host: services.Host{
@@ -42,7 +53,7 @@ func Start(t testing.TB, svc services.Service, edit func(*services.Env)) *Rig {
 		},
 		Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 		Now: time.Now,
-		Net: Loopback{},
+		Net: n,
 		Ports: func() []services.PortInfo {
 			var ps []services.PortInfo
 			for _, p := range svc.Ports {
@@ -56,7 +67,7 @@ func Start(t testing.TB, svc services.Service, edit func(*services.Env)) *Rig {
 	}
 	for _, p := range svc.Ports {
 		if p.Proto == "tcp" {
-			ln, err := net.Listen("tcp4", "127.0.0.1:0")
+			ln, err := n.Listen(0)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -64,7 +75,7 @@ func Start(t testing.TB, svc services.Service, edit func(*services.Env)) *Rig {
 			r.Addr[p] = ln.Addr().(*net.TCPAddr).AddrPort()
 			continue
 		}
-		pc, err := net.ListenPacket("udp4", "127.0.0.1:0")
+		pc, err := n.ListenPacket(0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -91,8 +102,8 @@ func (r *Rig) Stop() error {
 		r.stop()
 		select {
 		case r.err = <-r.done:
-		case <-time.After(20 * time.Second):
-			r.err = errors.New("did not return within 20 s of its context's end")
+		case <-time.After(Patience):
+			r.err = fmt.Errorf("did not return within %v of its context's end", Patience)
 		}
 	})
 	return r.err
