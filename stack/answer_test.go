@@ -71,7 +71,7 @@ func ask(t testing.TB, c net.Conn, msg string) string {
 
 func hear(t testing.TB, c net.Conn) string {
 	t.Helper()
-	require.NoError(t, c.SetReadDeadline(time.Now().Add(20*time.Second)))
+	require.NoError(t, c.SetReadDeadline(time.Now().Add(patience)))
 	b := make([]byte, 4000)
 	n, err := c.Read(b)
 	require.NoError(t, err)
@@ -187,7 +187,7 @@ func TestAnswerHeld(t *testing.T) {
 			_, err := c.Write([]byte{'a' + byte(i)})
 			require.NoError(t, err)
 		}
-		require.Eventually(t, func() bool { return st().Arrived == arrived+20 }, 10*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return st().Arrived == arrived+20 }, patience, time.Millisecond)
 		require.Equal(t, 8, st().Queued)
 		require.EqualValues(t, lost+12, st().Fates[demux.QueueFull])
 		require.Equal(t, inline, a.inline.Load())
@@ -207,14 +207,26 @@ func TestAnswerOrder(t *testing.T) {
 	const n = 20000
 	var mu sync.Mutex // that the two never take at once is not for the test to assume
 	var last, inline uint32
-	all := make(chan struct{})
+	taken := make(chan uint32, n)
 	take := func(msg []byte) {
 		k := binary.BigEndian.Uint32(msg)
 		if k != last+1 {
 			t.Errorf("%d after %d", k, last)
 		}
-		if last = k; k == n {
-			close(all)
+		last = k
+		taken <- k
+	}
+	await := func(k uint32) {
+		t.Helper()
+		for {
+			select {
+			case got := <-taken:
+				if got == k {
+					return
+				}
+			case <-time.After(patience):
+				t.Fatalf("%d never came", k)
+			}
 		}
 	}
 	pc.Answer(func(msg []byte, _ netip.AddrPort, _ func([]byte, netip.AddrPort) bool) bool {
@@ -244,15 +256,16 @@ func TestAnswerOrder(t *testing.T) {
 	c, err := r.client.DialUDP(netip.AddrPortFrom(stacktest.Host4.Addr(), 53), stack.DialConfig{})
 	require.NoError(t, err)
 	defer c.Close()
-	for i := range uint32(n) {
-		_, err := c.Write(binary.BigEndian.AppendUint32(nil, i+1))
+	alone := func() bool { mu.Lock(); defer mu.Unlock(); return inline == 0 }
+	for k := uint32(1); k <= n; k++ {
+		_, err := c.Write(binary.BigEndian.AppendUint32(nil, k))
 		require.NoError(t, err)
+		if alone() { // until the reader has found the service waiting, one by one
+			await(k)
+		}
 	}
-	select {
-	case <-all:
-	case <-time.After(30 * time.Second):
-		t.Fatal("not all came")
-	}
+	require.False(t, alone(), "the reader answers nothing")
+	await(n)
 	mu.Lock()
 	defer mu.Unlock()
 	require.NotZero(t, inline)
@@ -343,7 +356,7 @@ func TestAnswerFullDevice(t *testing.T) {
 		require.NoError(t, err)
 	}
 	require.Eventually(t, func() bool { return host.Out().Full > 0 && table.Port(demux.UDPPort(53)).Queued == 0 },
-		10*time.Second, time.Millisecond)
+		patience, time.Millisecond)
 	o := host.Out()
 	require.EqualValues(t, 4, o.Sent)
 	// One that reads again gets what waited, in order, and then what is new.
@@ -359,7 +372,7 @@ func TestAnswerFullDevice(t *testing.T) {
 		_, err := b.Write(0, []tun.Out{{Pieces: [][]byte{frame}}}, true)
 		require.NoError(t, err)
 	}
-	require.Eventually(t, func() bool { return host.Out().Full > o.Full }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return host.Out().Full > o.Full }, patience, time.Millisecond)
 	cancel()
 	require.NoError(t, <-ended)
 	pc.Close()

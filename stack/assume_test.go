@@ -114,7 +114,7 @@ func peerPort(n int) netip.AddrPort { return netip.AddrPortFrom(peer4, uint16(n)
 // next is the next packet out.
 func (r *netRig) next() sent {
 	r.t.Helper()
-	c, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	c, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	pkt := r.link.ReadContext(c)
 	require.NotNil(r.t, pkt, "nothing was sent")
@@ -182,7 +182,7 @@ func (r *netRig) state(from netip.AddrPort) tcp.EndpointState {
 
 func (r *netRig) until(what string, f func() bool) {
 	r.t.Helper()
-	require.Eventually(r.t, f, 5*time.Second, time.Millisecond, what)
+	require.Eventually(r.t, f, patience, time.Millisecond, what)
 }
 
 // Listen(1<<20) never decides: no SYN is dropped and no cookie sent, however many
@@ -264,7 +264,7 @@ func TestAssumeDeliveryNeverWrites(t *testing.T) {
 		go func() { r.inject(f); close(done) }()
 		select {
 		case <-done:
-		case <-time.After(10 * time.Second):
+		case <-time.After(patience):
 			t.Fatal("the delivery waits for a write")
 		}
 	}
@@ -495,7 +495,7 @@ func TestAssumeGSO(t *testing.T) {
 	r := newNetRig(t, func(c *channel.Endpoint) netstack.LinkEndpoint { return gsoLink{c} })
 	ep, _ := r.listen(80, 1<<20)
 	r.inject(segment(peerPort(1000), host80, packet.TCPHeader{Flags: packet.SYN, Seq: 1, Options: []byte{2, 4, 5, 0xb4}}))
-	c, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	c, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	pkt := r.link.ReadContext(c)
 	require.Equal(t, netstack.GSO{}, pkt.GSOOptions)

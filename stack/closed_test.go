@@ -37,7 +37,7 @@ func TestClosedFlood(t *testing.T) {
 		r.p.spoof(i, uint16(2000+i%500), packet.TCPHeader{Flags: flagSYN, Seq: uint32(i), Window: 65535})
 	}
 	lane := func() demux.PortStats { return r.s.table.Port(demux.LaneClosed) }
-	require.Eventually(t, func() bool { return lane().Arrived == n && lane().Queued == 0 }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return lane().Arrived == n && lane().Queued == 0 }, patience, time.Millisecond)
 	out, st := r.s.Out(), lane()
 	require.EqualValues(t, n, st.Fates[demux.Closed]+st.Fates[demux.QueueFull])
 	require.Equal(t, st.Fates[demux.Closed], out.Sent-before+out.Limited)
@@ -51,7 +51,7 @@ func TestClosedFlood(t *testing.T) {
 	r.p.send(5000, flagACK|flagFIN, irs+1, iss+2)
 	r.p.wait(5000, flagACK, 0)
 	require.NoError(t, r.ln.Close())
-	require.Eventually(t, func() bool { _, ok := r.s.table.Bound(demux.TCPPort(80)); return !ok }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { _, ok := r.s.table.Bound(demux.TCPPort(80)); return !ok }, patience, time.Millisecond)
 	r.p.send(5000, flagACK|flagFIN, irs+1, iss+2) // the last ACK was lost
 	require.Equal(t, seg{flagACK, iss + 2, irs + 2}, r.p.wait(5000, flagACK, 1))
 }

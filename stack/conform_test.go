@@ -60,7 +60,7 @@ func connect(t *testing.T, r *rig, ln net.Listener, host netip.Addr) (client, se
 	s, err := ln.Accept()
 	require.NoError(t, err)
 	t.Cleanup(func() { c.Close(); s.Close() })
-	end := time.Now().Add(20 * time.Second)
+	end := time.Now().Add(patience)
 	require.NoError(t, c.SetDeadline(end))
 	require.NoError(t, s.SetDeadline(end))
 	return c, s.(*stack.Conn)
@@ -202,16 +202,16 @@ func TestDialFails(t *testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
 		done := make(chan error, 1)
 		go func() { _, err := r.client.DialTCP(ctx, nobody, stack.DialConfig{}); done <- err }()
-		require.Eventually(t, func() bool { return r.table.Totals().Fates[demux.NotForUs] > 1 }, 5*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return r.table.Totals().Fates[demux.NotForUs] > 1 }, patience, time.Millisecond)
 		cancel()
 		require.ErrorIs(t, <-done, context.Canceled)
 	})
 	// No failed dial keeps its port.
-	require.Eventually(t, func() bool { return boundTCP(r.client.Table) == 0 }, 5*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return boundTCP(r.client.Table) == 0 }, patience, 10*time.Millisecond)
 }
 
 func background() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.Background(), 20*time.Second)
+	return context.WithTimeout(context.Background(), patience)
 }
 func timeout() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), 50*time.Millisecond)
@@ -297,10 +297,10 @@ func TestListenerClose(t *testing.T) {
 		waiting, err := r.client.DialTCP(ctx(t), netip.AddrPortFrom(host, 80), stack.DialConfig{})
 		require.NoError(t, err)
 		defer waiting.Close()
-		require.Eventually(t, func() bool { st, _ := r.host.Door(80); return st.Waiting == 1 }, 5*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { st, _ := r.host.Door(80); return st.Waiting == 1 }, patience, time.Millisecond)
 		require.NoError(t, ln.Close())
 		require.ErrorIs(t, ln.Close(), net.ErrClosed)
-		require.NoError(t, waiting.SetDeadline(time.Now().Add(20*time.Second)))
+		require.NoError(t, waiting.SetDeadline(time.Now().Add(patience)))
 		_, err = waiting.Read(make([]byte, 1))
 		require.ErrorIs(t, err, syscall.ECONNRESET)
 		_, err = r.client.DialTCP(ctx(t), netip.AddrPortFrom(host, 80), stack.DialConfig{})
@@ -333,13 +333,13 @@ func TestAcceptOfReset(t *testing.T) {
 		c, err := r.client.DialTCP(ctx(t), netip.AddrPortFrom(host, 80), stack.DialConfig{})
 		require.NoError(t, err)
 		from := c.LocalAddr().String()
-		require.Eventually(t, func() bool { st, _ := r.host.Door(80); return st.Waiting == 1 }, 5*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { st, _ := r.host.Door(80); return st.Waiting == 1 }, patience, time.Millisecond)
 		c.Abort()
 		s, err := ln.Accept()
 		require.NoError(t, err)
 		defer s.Close()
 		require.Equal(t, from, s.RemoteAddr().String())
-		require.NoError(t, s.SetDeadline(time.Now().Add(20*time.Second)))
+		require.NoError(t, s.SetDeadline(time.Now().Add(patience)))
 		_, err = s.Read(make([]byte, 1))
 		require.ErrorIs(t, err, syscall.ECONNRESET)
 	})
@@ -408,11 +408,11 @@ func TestManyConnects(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	require.Eventually(t, func() bool { return r.table.Totals().Queued == 0 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return r.table.Totals().Queued == 0 }, patience, time.Millisecond)
 	require.LessOrEqual(t, r.table.Totals().InUse, idle+2*demux.BatchSize, "packet slots") // a reader keeps its spares
 	require.Eventually(t, func() bool {                                                    // a reset may leave a doubt, for 20 ms
 		st, _ := r.host.Door(80)
 		return st.HalfOpen+st.Waiting+st.Reserved == 0
-	}, 10*time.Second, time.Millisecond)
+	}, patience, time.Millisecond)
 	require.Equal(t, 1, boundTCP(r.table))
 }

@@ -43,6 +43,9 @@ func truth(ln *Listener) (pending, own int) {
 	return q.FieldByName("pendingEndpoints").Len(), own
 }
 
+// patience is for what comes at once unless something is broken.
+const patience = time.Minute
+
 // peer plays many clients by hand at the other end of a pipe.
 type peer struct {
 	t   testing.TB
@@ -123,9 +126,14 @@ func (p *peer) read() {
 // wait waits for a segment with these flags to the client's port, after skip of them.
 func (p *peer) wait(port uint16, flags uint8, skip int) seg {
 	p.t.Helper()
-	stop := time.AfterFunc(10*time.Second, p.cond.Broadcast)
+	late := false
+	stop := time.AfterFunc(patience, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		late = true
+		p.cond.Broadcast()
+	})
 	defer stop.Stop()
-	began := time.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for {
@@ -138,7 +146,7 @@ func (p *peer) wait(port uint16, flags uint8, skip int) seg {
 				n++
 			}
 		}
-		if time.Since(began) > 9*time.Second {
+		if late {
 			p.t.Fatalf("no segment with flags %#x to %d; got %v", flags, port, p.got[port])
 		}
 		p.cond.Wait()
@@ -191,7 +199,7 @@ func (r *doorRig) rest(t testing.TB, half, waiting int) {
 		st := r.ln.door.Stats()
 		last = fmt.Sprintf("door: half %d reserved %d waiting %d; netstack: pending %d, own list %d", st.HalfOpen, st.Reserved, st.Waiting, pending, own)
 		return st.Reserved == 0 && st.HalfOpen == pending && own == 0 && st.HalfOpen == half && st.Waiting == waiting
-	}, 10*time.Second, time.Millisecond, "want half %d waiting %d", half, waiting)
+	}, patience, time.Millisecond, "want half %d waiting %d", half, waiting)
 	_ = last
 }
 
@@ -199,7 +207,7 @@ func (r *doorRig) rest(t testing.TB, half, waiting int) {
 // when a run has been served, answers leave before.
 func (r *doorRig) fate(t testing.TB, f demux.Fate, n uint64) {
 	t.Helper()
-	require.Eventually(t, func() bool { return r.s.table.Port(demux.TCPPort(80)).Fates[f] >= n }, 5*time.Second, time.Millisecond, "fewer than %d %v", n, f)
+	require.Eventually(t, func() bool { return r.s.table.Port(demux.TCPPort(80)).Fates[f] >= n }, patience, time.Millisecond, "fewer than %d %v", n, f)
 	require.Equal(t, n, r.s.table.Port(demux.TCPPort(80)).Fates[f], "%v", f)
 }
 
@@ -318,7 +326,7 @@ func TestDoorEqualsNetstack(t *testing.T) {
 				}
 			}
 			return true
-		}, 10*time.Second, time.Millisecond)
+		}, patience, time.Millisecond)
 	})
 	t.Run("a repeated SYN gets its SYN+ACK again", func(t *testing.T) {
 		r := newDoorRig(t, never)
@@ -450,7 +458,7 @@ func TestDoorUnderLoss(t *testing.T) {
 		pending, own := truth(ln)
 		st := ln.door.Stats()
 		return st.HalfOpen == pending && st.Reserved == 0 && own == 0
-	}, 70*time.Second, 10*time.Millisecond, "not equal at rest")
+	}, 2*patience, 10*time.Millisecond, "not equal at rest")
 	ln.Close()
 	service.Wait()
 }

@@ -47,7 +47,7 @@ func (r *doorRig) drained(i int) {
 	require.Eventually(r.p.t, func() bool {
 		st := r.s.table.Port(demux.TCPPort(80))
 		return st.Arrived > uint64(i) && st.Queued == 0 && r.p.caughtUp(r.s.Out().Sent)
-	}, 20*time.Second, time.Millisecond)
+	}, patience, time.Millisecond)
 }
 
 func heap() uint64 {
@@ -81,13 +81,13 @@ func TestSynFlood(t *testing.T) {
 				}
 			}
 			table := func() demux.PortStats { return r.s.table.Port(demux.TCPPort(80)) }
-			require.Eventually(t, func() bool { return table().Arrived >= floodSize && table().Queued == 0 }, 20*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { return table().Arrived >= floodSize && table().Queued == 0 }, patience, time.Millisecond)
 			st, _ := r.s.Door(80)
 			require.LessOrEqual(t, st.HighHalfOpen, 65)
 			// Netstack lets those go that ended of old age a moment after the door did.
-			require.Eventually(t, func() bool { return r.endpoints() <= 65+10+10+4 }, 10*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { return r.endpoints() <= 65+10+10+4 }, patience, time.Millisecond)
 			if c != demux.CookiesNever {
-				require.Eventually(t, func() bool { st, _ := r.s.Door(80); return st.Waiting == 10 && st.Reserved == 0 }, 5*time.Second, time.Millisecond, "%+v", st)
+				require.Eventually(t, func() bool { st, _ := r.s.Door(80); return st.Waiting == 10 && st.Reserved == 0 }, patience, time.Millisecond, "%+v", st)
 			} else {
 				require.GreaterOrEqual(t, table().Fates[demux.SynQueueFull], uint64(floodSize-65-1))
 			}
@@ -155,18 +155,18 @@ func TestCloseUnderFlood(t *testing.T) {
 		require.Eventually(t, func() bool {
 			st, ok := r.s.Door(82)
 			return ok && (st.HalfOpen > 0 || st.Cookies == demux.CookiesAlways)
-		}, 5*time.Second, time.Millisecond)
+		}, patience, time.Millisecond)
 		require.NoError(t, ln.Close())
 		require.False(t, ln.door.Pending())
 	}
 	close(stop)
 	flood.Wait()
-	require.Eventually(t, func() bool { return r.endpoints() == 2 }, 10*time.Second, time.Millisecond, "only port 80 listens")
+	require.Eventually(t, func() bool { return r.endpoints() == 2 }, patience, time.Millisecond, "only port 80 listens")
 	require.Eventually(t, func() bool { // at the door loop's next look
 		r.s.doors.mu.Lock()
 		defer r.s.doors.mu.Unlock()
 		return len(r.s.doors.active) <= 1
-	}, 10*time.Second, time.Millisecond)
+	}, patience, time.Millisecond)
 }
 
 // TestCookieIsNetstacks: what a cookie's SYN+ACK says, and that the connection that

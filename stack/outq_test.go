@@ -30,7 +30,7 @@ func TestOutQueue(t *testing.T) {
 	for i := range syns {
 		p.send(uint16(1000+i), flagSYN, irs, 0)
 		require.Eventually(t, func() bool { return s.table.Port(demux.TCPPort(80)).Fates[demux.SynCookie] == uint64(i+1) },
-			10*time.Second, 100*time.Microsecond)
+			patience, 100*time.Microsecond)
 	}
 	const held = OutQueueFrames
 	out := s.Out()
@@ -51,7 +51,7 @@ func TestOutQueue(t *testing.T) {
 		require.Greater(t, i.DstPort, last)
 		last = i.DstPort
 	}
-	require.Eventually(t, func() bool { return int(s.Out().Sent) == ring+held }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return int(s.Out().Sent) == ring+held }, patience, time.Millisecond)
 	p.send(999, flagSYN, irs, 0)
 	frames[0].Head = head
 	_, err = b.Read(0, frames, tail)
@@ -63,7 +63,7 @@ func TestOutQueue(t *testing.T) {
 	for i := range 100 {
 		p.send(uint16(1000+i), flagSYN, irs, 0)
 	}
-	require.Eventually(t, func() bool { return s.table.Port(demux.TCPPort(80)).Fates[demux.SynCookie] == syns+1+100 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return s.table.Port(demux.TCPPort(80)).Fates[demux.SynCookie] == syns+1+100 }, patience, time.Millisecond)
 	ln.Close()
 	cancel()
 	require.NoError(t, <-done)

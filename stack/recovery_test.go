@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -88,7 +87,7 @@ func TestWholeFlightLost(t *testing.T) {
 	ln, err := s.Listen(80, ListenConfig{Owner: "test"})
 	require.NoError(t, err)
 	defer ln.Close()
-	dctx, stop := context.WithTimeout(ctx, 20*time.Second)
+	dctx, stop := context.WithTimeout(ctx, patience)
 	defer stop()
 	conn, err := c.DialTCP(dctx, netip.AddrPortFrom(hostAddr, 80), DialConfig{})
 	require.NoError(t, err)

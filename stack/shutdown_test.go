@@ -41,7 +41,7 @@ func TestShutdownInTraffic(t *testing.T) {
 					moved := traffic(t, host, client.Stack)
 					// In full flow: 2 MiB of TCP and 1,000 datagrams at least.
 					require.Eventually(t, func() bool { return moved.tcp.Load() > 2<<20 && moved.udp.Load() > 1000 },
-						30*time.Second, time.Millisecond)
+						patience, time.Millisecond)
 					ends := []func(){stopHost, func() { require.NoError(t, client.Close()) }}
 					if first == "client" {
 						ends[0], ends[1] = ends[1], ends[0]
@@ -57,7 +57,7 @@ func TestShutdownInTraffic(t *testing.T) {
 					}()
 					select {
 					case <-done:
-					case <-time.After(30 * time.Second):
+					case <-time.After(patience):
 						panic("the shutdown hangs") // with every goroutine's stack
 					}
 					require.NoError(t, table.Totals().Check())
@@ -118,7 +118,7 @@ func traffic(t *testing.T, host, client *stack.Stack) *movement {
 		if i%2 == 1 {
 			to = stacktest.Host6.Addr()
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		c, err := client.DialTCP(ctx, netip.AddrPortFrom(to, 80), stack.DialConfig{Owner: "test"})
 		cancel()
 		require.NoError(t, err)

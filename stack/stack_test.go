@@ -23,6 +23,9 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// patience is for what comes at once unless something is broken.
+const patience = time.Minute
+
 // rig is a host stack and a client stack on one pipe.
 type rig struct {
 	host   *stack.Stack
@@ -84,7 +87,7 @@ func each(t *testing.T, body func(t *testing.T, r *rig, host netip.Addr)) {
 }
 
 func ctx(t testing.TB) context.Context {
-	c, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	c, cancel := context.WithTimeout(context.Background(), patience)
 	t.Cleanup(cancel)
 	return c
 }
@@ -145,7 +148,7 @@ func TestUDPEchoSizes(t *testing.T) {
 			want := bytes.Repeat([]byte{byte(size), 7, 9}, size/3+1)[:size]
 			_, err := c.Write(want)
 			require.NoError(t, err)
-			c.SetReadDeadline(time.Now().Add(5 * time.Second))
+			c.SetReadDeadline(time.Now().Add(patience))
 			b := make([]byte, 65536)
 			n, err := c.Read(b)
 			require.NoError(t, err, "size %d", size)
@@ -164,14 +167,15 @@ func TestClosedPorts(t *testing.T) {
 		defer c.Close()
 		_, err = c.Write([]byte("x"))
 		require.NoError(t, err)
-		c.SetReadDeadline(time.Now().Add(5 * time.Second))
+		c.SetReadDeadline(time.Now().Add(patience))
 		_, err = c.Read(make([]byte, 10))
 		require.ErrorIs(t, err, syscall.ECONNREFUSED)
-		require.EqualValues(t, 1, r.table.Port(demux.TCPPort(81)).Knocked)
+		syns := r.table.Port(demux.TCPPort(81)).Knocked
+		require.Positive(t, syns, "more than one where the answer took a second")
 		require.EqualValues(t, 1, r.table.Port(demux.UDPPort(81)).Knocked)
 		// The answer is out before its packet's run is counted.
-		require.Eventually(t, func() bool { return r.table.Port(demux.LaneClosed).Fates[demux.Closed] == 2 },
-			5*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return r.table.Port(demux.LaneClosed).Fates[demux.Closed] == syns+1 },
+			patience, time.Millisecond)
 	})
 }
 

@@ -96,10 +96,10 @@ func TestTimeWaitBound(t *testing.T) {
 		require.ErrorIs(t, err, io.EOF)
 		require.NoError(t, c.Close())
 		port := netip.MustParseAddrPort(c.LocalAddr().String()).Port()
-		require.Eventually(t, func() bool { return inTimeWait()[port] }, 10*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return inTimeWait()[port] }, patience, time.Millisecond)
 		last = append(last, port)
 	}
-	require.Eventually(t, func() bool { return len(inTimeWait()) == 5 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return len(inTimeWait()) == 5 }, patience, time.Millisecond)
 	for _, port := range last[7:] {
 		require.True(t, inTimeWait()[port])
 	}

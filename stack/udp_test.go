@@ -27,8 +27,8 @@ func udpPair(t testing.TB, r *rig, host netip.Addr) (client, server *stack.Packe
 	c, err := r.client.DialUDP(netip.AddrPortFrom(host, 53), stack.DialConfig{Owner: "test"})
 	require.NoError(t, err)
 	t.Cleanup(func() { c.Close() })
-	require.NoError(t, c.SetDeadline(time.Now().Add(20*time.Second)))
-	require.NoError(t, s.SetDeadline(time.Now().Add(20*time.Second)))
+	require.NoError(t, c.SetDeadline(time.Now().Add(patience)))
+	require.NoError(t, s.SetDeadline(time.Now().Add(patience)))
 	return c, s
 }
 
@@ -66,7 +66,7 @@ func TestUDPRead(t *testing.T) {
 	done = read()
 	require.NoError(t, s.SetReadDeadline(time.Now().Add(time.Millisecond)))
 	require.ErrorIs(t, <-done, os.ErrDeadlineExceeded)
-	require.NoError(t, s.SetReadDeadline(time.Now().Add(20*time.Second)))
+	require.NoError(t, s.SetReadDeadline(time.Now().Add(patience)))
 	done = read()
 	write("x")
 	require.NoError(t, <-done)
@@ -194,19 +194,19 @@ func TestUDPConnected(t *testing.T) {
 		s, err := r.host.DialUDP(netip.AddrPortFrom(peer, 1000), stack.DialConfig{LocalPort: 53})
 		require.NoError(t, err)
 		defer s.Close()
-		require.NoError(t, s.SetDeadline(time.Now().Add(20*time.Second)))
+		require.NoError(t, s.SetDeadline(time.Now().Add(patience)))
 		require.Equal(t, netip.AddrPortFrom(host, 53).String(), s.LocalAddr().String())
 		require.Equal(t, netip.AddrPortFrom(peer, 1000).String(), s.RemoteAddr().String())
 		stranger, err := r.client.DialUDP(netip.AddrPortFrom(host, 53), stack.DialConfig{LocalPort: 1001})
 		require.NoError(t, err)
 		defer stranger.Close()
-		require.NoError(t, stranger.SetDeadline(time.Now().Add(20*time.Second)))
+		require.NoError(t, stranger.SetDeadline(time.Now().Add(patience)))
 		for _, size := range []int{1, 3000} { // whole, and in fragments
 			_, err = stranger.Write(make([]byte, size))
 			require.NoError(t, err)
 			require.Eventually(t, func() bool { // link resolution may turn the order of two round
 				return r.table.Port(demux.UDPPort(53)).Arrived > 0
-			}, 10*time.Second, time.Millisecond)
+			}, patience, time.Millisecond)
 			_, err = friend.WriteToUDPAddrPort([]byte("friend"), netip.AddrPortFrom(host, 53))
 			require.NoError(t, err)
 			b := make([]byte, 10)
@@ -242,7 +242,7 @@ func TestUDPEmpty(t *testing.T) {
 		require.NoError(t, err)
 	}
 	st := func() demux.PortStats { return r.table.Port(demux.UDPPort(53)) }
-	require.Eventually(t, func() bool { return st().Arrived == n }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return st().Arrived == n }, patience, time.Millisecond)
 	want := 8 << 10 / demux.Overhead
 	require.Equal(t, want, st().Queued)
 	require.EqualValues(t, n-want, st().Fates[demux.QueueFull])
@@ -267,7 +267,7 @@ func TestUDPToItself(t *testing.T) {
 		for _, size := range []int{10, 5000} {
 			_, err = c.Write(make([]byte, size))
 			require.NoError(t, err)
-			require.NoError(t, s.SetDeadline(time.Now().Add(10*time.Second)))
+			require.NoError(t, s.SetDeadline(time.Now().Add(patience)))
 			n, from, err := s.ReadFrom(make([]byte, 6000))
 			require.NoError(t, err, "%d bytes", size)
 			require.Equal(t, size, n)

@@ -61,7 +61,7 @@ func TestUDPQueueKeepsTheOldest(t *testing.T) {
 				_, err := b.Write(0, []tun.Out{{Pieces: [][]byte{hdr[:n], body}}}, true)
 				require.NoError(t, err)
 				if i%100 == 99 {
-					require.Eventually(t, func() bool { return table.Port(port).Arrived == uint64(i+1) }, 5*time.Second, time.Millisecond)
+					require.Eventually(t, func() bool { return table.Port(port).Arrived == uint64(i+1) }, patience, time.Millisecond)
 				}
 			}
 			st := table.Port(port)
