@@ -3,8 +3,6 @@ package stack
 import (
 	"time"
 
-	"gvisor.dev/gvisor/pkg/tcpip/header"
-
 	"porthole/demux"
 	"porthole/demux/packet"
 )
@@ -63,23 +61,5 @@ func (s *Stack) resetStranger(p demux.Packet) {
 		}
 		h = packet.TCPHeader{Flags: flagRST | flagACK, Ack: seq + long}
 	}
-	var b [header.EthernetMinimumSize + 60]byte
-	l2 := s.replyLink(b[:], p)
-	n := packet.PutTCP(b[l2:], p.To(), p.From(), hopLimit, 0, h)
-	s.link.write([][]byte{b[:l2+n]}, zeroOffload, demux.FromStack, true)
-}
-
-// replyLink puts the link header of an answer to a packet into b: back to where it
-// came from. It returns its length, 0 on a device without.
-func (s *Stack) replyLink(b []byte, p demux.Packet) (n int) {
-	if !s.ethernet() {
-		return 0
-	}
-	if p.LinkLen() != header.EthernetMinimumSize { // from the host itself
-		return copy(b, s.ownHeader(p.Info()).AsSlice())
-	}
-	f := p.Frame()
-	n = copy(b, f[6:12])
-	n += copy(b[n:], s.facts.HW)
-	return n + copy(b[n:], f[12:14])
+	s.reply(p, h, demux.FromStack, true)
 }

@@ -148,7 +148,7 @@ func cookieWindow(mss uint16, buffer int64) uint16 {
 // neither window scale nor timestamps nor SACK, so none is offered.
 func (s *Stack) sendCookie(ln *Listener, p demux.Packet) {
 	i := p.Info()
-	k := demux.FlowKey{Remote: p.From(), Local: p.To().Addr()}
+	k := keyOf(p)
 	irs, _, _, opts := i.TCP(p.IP())
 	ours := uint16(s.facts.MTU - 40)
 	if i.Version == 6 {
@@ -158,11 +158,8 @@ func (s *Stack) sendCookie(ln *Listener, p demux.Packet) {
 	if !ok {
 		return // it came while the port was being opened; it comes again
 	}
-	var b [header.EthernetMinimumSize + 40 + 24]byte
-	l2 := s.replyLink(b[:], p)
-	n := packet.PutTCP(b[l2:], netip.AddrPortFrom(k.Local, ln.port), k.Remote, hopLimit, 0, packet.TCPHeader{
+	s.reply(p, packet.TCPHeader{
 		Seq: cookie, Ack: irs + 1, Flags: flagSYN | flagACK, Window: cookieWindow(ours, ln.ep.SocketOptions().GetReceiveBufferSize()),
 		Options: []byte{packet.OptMSS, 4, byte(ours >> 8), byte(ours)},
-	})
-	s.link.write([][]byte{b[:l2+n]}, zeroOffload, demux.FromDoor, false)
+	}, demux.FromDoor, false)
 }

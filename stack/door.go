@@ -1,7 +1,6 @@
 package stack
 
 import (
-	"net/netip"
 	"sync"
 	"time"
 
@@ -132,18 +131,10 @@ func (s *Stack) overflowReset(ln *Listener, p demux.Packet) {
 		ep.Abort()
 	}
 	ln.door.Forget(k)
-	if synAck == nil {
+	if synAck == nil { // it ended meanwhile, or was established
 		return
 	}
-	l2 := 0
-	if s.ethernet() {
-		l2 = header.EthernetMinimumSize
-	}
-	var b [header.EthernetMinimumSize + 60]byte
-	copy(b[:], synAck[:l2])
-	n := packet.PutTCP(b[l2:], netip.AddrPortFrom(k.Local, ln.port), k.Remote, hopLimit, 0,
-		packet.TCPHeader{Flags: flagRST, Seq: ack})
-	s.link.write([][]byte{b[:l2+n]}, zeroOffload, demux.FromDoor, false)
+	s.reply(p, packet.TCPHeader{Flags: flagRST, Seq: ack}, demux.FromDoor, false)
 }
 
 // answered reads a SYN+ACK on its way out.
