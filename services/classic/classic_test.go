@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/netip"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -85,10 +84,9 @@ func TestEchoRefusesLoops(t *testing.T) {
 }
 
 func TestDiscard(t *testing.T) {
-	var log bytes.Buffer
-	var mu sync.Mutex
+	var log servicestest.Log
 	r := servicestest.Start(t, Discard, func(env *services.Env) {
-		env.Log = slog.New(slog.NewTextHandler(locked{&mu, &log}, nil))
+		env.Log = slog.New(slog.NewTextHandler(&log, nil))
 	})
 	c := dial(t, r, services.TCP(9))
 	_, err := c.Write(make([]byte, 1<<20))
@@ -103,8 +101,6 @@ func TestDiscard(t *testing.T) {
 	require.NoError(t, err)
 	logged := func(s string) func() bool {
 		return func() bool {
-			mu.Lock()
-			defer mu.Unlock()
 			return strings.Contains(log.String(), s)
 		}
 	}
@@ -114,17 +110,6 @@ func TestDiscard(t *testing.T) {
 	require.NoError(t, u.SetReadDeadline(time.Now().Add(20*time.Millisecond)))
 	_, err = u.Read(make([]byte, 1))
 	require.True(t, isTimeout(err), "answered")
-}
-
-type locked struct {
-	mu *sync.Mutex
-	w  io.Writer
-}
-
-func (l locked) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.w.Write(p)
 }
 
 func TestIdleEnds(t *testing.T) {

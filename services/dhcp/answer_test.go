@@ -16,7 +16,7 @@ import (
 // TestAnswerWhereItIsRead: leases in memory are given where the host reads, unless
 // something would have to be waited for; the log hears of what is wrong all the same.
 func TestAnswerWhereItIsRead(t *testing.T) {
-	level, log := new(slog.LevelVar), &syncBuffer{}
+	level, log := new(slog.LevelVar), &servicestest.Log{}
 	level.Set(slog.LevelWarn)
 	var pc *servicestest.Answering
 	l := startLive(t, func(e *services.Env) {

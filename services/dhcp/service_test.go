@@ -89,13 +89,13 @@ type live struct {
 	*script
 	w    *wire
 	env  *services.Env
-	log  *syncBuffer
+	log  *servicestest.Log
 	stop func() error
 }
 
 func startLive(t *testing.T, edit func(*services.Env)) *live {
 	t.Helper()
-	l := &live{script: &script{t: t}, w: newWire(), log: &syncBuffer{}}
+	l := &live{script: &script{t: t}, w: newWire(), log: &servicestest.Log{}}
 	l.env = testEnv(testHost(true), defaults().(*Config))
 	l.env.Log = slog.New(slog.NewTextHandler(l.log, nil))
 	l.env.UDP, l.env.Net = []net.PacketConn{l.w}, l.w
@@ -125,18 +125,6 @@ func (l *live) ask(line string) (*dhcpv4.DHCPv4, packet) {
 		return nil, packet{}
 	}
 }
-
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *syncBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-func (s *syncBuffer) String() string { s.mu.Lock(); defer s.mu.Unlock(); return s.b.String() }
 
 func TestServeSendsByLink(t *testing.T) {
 	l := startLive(t, nil)
@@ -289,7 +277,7 @@ func lastTx(t *testing.T, st *store) int {
 // A lease that cannot be stored is not granted.
 func TestCommitFails(t *testing.T) {
 	env := testEnv(testHost(true), defaults().(*Config))
-	log := &syncBuffer{}
+	log := &servicestest.Log{}
 	env.Log = slog.New(slog.NewTextHandler(log, nil))
 	w := newWire()
 	env.Net = w

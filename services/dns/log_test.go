@@ -3,7 +3,6 @@ package dns
 import (
 	"log/slog"
 	"net"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -16,20 +15,8 @@ import (
 	"porthole/services/servicestest"
 )
 
-// lineLog collects log lines.
-type lineLog struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (l *lineLog) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
 func TestAccessLines(t *testing.T) {
-	var out lineLog
+	var out servicestest.Log
 	rig := servicestest.Start(t, Service, func(e *services.Env) {
 		e.Log = slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	})
@@ -55,7 +42,7 @@ func TestAccessLines(t *testing.T) {
 		`request="opcode 2" result=NOTIMP`,
 		`transport=tcp bytes=12 truncated=false`,
 	} {
-		assert.Contains(t, out.b.String(), want)
+		assert.Contains(t, out.String(), want)
 	}
 }
 
@@ -98,7 +85,7 @@ func TestPortTable(t *testing.T) {
 
 // TestFault: a panic while answering costs that answer, over TCP its connection.
 func TestFault(t *testing.T) {
-	var out lineLog
+	var out servicestest.Log
 	rig := start(t, nil)
 	s, err := newServer(rig.Env)
 	require.NoError(t, err)
@@ -126,7 +113,7 @@ func TestFault(t *testing.T) {
 			require.NoError(t, err)
 			_, err = c.Write(b)
 			require.NoError(t, err)
-			require.Eventually(t, func() bool { return out.contains("transport=udp") }, patience, time.Millisecond)
+			require.Eventually(t, func() bool { return out.Has("transport=udp") }, patience, time.Millisecond)
 			s.zones.Store(good)
 			_, err = exchange(c, q, tcp)
 			require.NoError(t, err)
@@ -147,11 +134,5 @@ func TestFault(t *testing.T) {
 	ln.Close()
 	s.closeConns()
 	wg.Wait()
-	require.True(t, out.contains("transport=tcp"))
-}
-
-func (l *lineLog) contains(s string) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Contains(l.b.String(), s)
+	require.True(t, out.Has("transport=tcp"))
 }

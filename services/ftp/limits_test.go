@@ -298,7 +298,7 @@ func TestDataDir(t *testing.T) {
 	dir := t.TempDir()
 	for _, step := range []string{"put", "get"} {
 		addr := netip.AddrFrom4([4]byte{127, 78, byte(os.Getpid()), 1})
-		r := &rig{t: t, net: &hostNet{addr: addr}, log: &logLines{}, to: overTCP}
+		r := &rig{t: t, net: &hostNet{addr: addr}, log: &servicestest.Log{}, to: overTCP}
 		r.Rig = servicestest.Start(t, Service, func(env *services.Env) {
 			env.DataDir = dir
 			env.Config.(*Config).Anonymous = "write"

@@ -78,26 +78,8 @@ type rig struct {
 	t    testing.TB
 	net  *hostNet
 	addr netip.AddrPort
-	log  *logLines
+	log  *servicestest.Log
 	to   func(addr string) (net.Conn, error) // the clients' way
-}
-
-// logLines collects the log.
-type logLines struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (l *logLines) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(b)
-}
-
-func (l *logLines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 // start serves with the default configuration, changed by edit, plus the user
@@ -110,7 +92,7 @@ func start(t testing.TB, edit func(*Config)) *rig {
 
 func startAt(t testing.TB, addr netip.Addr, port uint16, edit func(*Config)) *rig {
 	t.Helper()
-	r := &rig{t: t, net: &hostNet{addr: addr}, log: &logLines{}, to: overTCP}
+	r := &rig{t: t, net: &hostNet{addr: addr}, log: &servicestest.Log{}, to: overTCP}
 	ln, err := r.net.Listen(port)
 	require.NoError(t, err)
 	r.addr = addrPort(ln.Addr())
@@ -133,7 +115,7 @@ func bubble(t *testing.T, edit func(*Config), body func(t *testing.T, r *rig)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		m := servicestest.NewMemory()
-		r := &rig{t: t, log: &logLines{}, to: func(addr string) (net.Conn, error) {
+		r := &rig{t: t, log: &servicestest.Log{}, to: func(addr string) (net.Conn, error) {
 			return m.Dial(t.Context(), "tcp", 0, netip.MustParseAddrPort(addr))
 		}}
 		r.Rig = servicestest.StartOn(t, m, Service, func(env *services.Env) { r.configure(env, edit) })

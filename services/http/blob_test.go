@@ -12,13 +12,13 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"porthole/services"
+	"porthole/services/servicestest"
 )
 
 // at is the documented formula, one byte at a time.
@@ -194,10 +194,9 @@ func TestBlob8GiB(t *testing.T) {
 
 // What is left of a blob when its reader goes away must not be generated.
 func TestBlobReaderLeaves(t *testing.T) {
-	var log bytes.Buffer
-	var mu sync.Mutex
+	var log servicestest.Log
 	w := start(t, func(env *services.Env, _ *Config) {
-		env.Log = slog.New(slog.NewTextHandler(lockedWriter{&mu, &log}, nil))
+		env.Log = slog.New(slog.NewTextHandler(&log, nil))
 	})
 	resp, err := w.http.Get(w.url + "/blob/8GiB")
 	require.NoError(t, err)
@@ -205,8 +204,6 @@ func TestBlobReaderLeaves(t *testing.T) {
 	require.NoError(t, err)
 	resp.Body.Close()
 	require.Eventually(t, func() bool {
-		mu.Lock()
-		defer mu.Unlock()
 		return strings.Contains(log.String(), "GET /blob/8GiB")
 	}, patience, time.Millisecond, "the handler is still writing")
 }

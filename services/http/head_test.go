@@ -2,18 +2,17 @@ package http
 
 import (
 	"bufio"
-	"bytes"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"porthole/services"
+	"porthole/services/servicestest"
 )
 
 // After a request whose end is open to doubt, nothing on its connection may be
@@ -60,10 +59,9 @@ func TestDoubtIsNotInBodies(t *testing.T) {
 // Every answer tells the time and its length, and has its access line, also the
 // ones that net/http gives before any handler (RFC 9110, 6.6.1).
 func TestBareErrorsAreWhole(t *testing.T) {
-	var mu sync.Mutex
-	var log bytes.Buffer
+	var log servicestest.Log
 	w := start(t, func(env *services.Env, _ *Config) {
-		env.Log = slog.New(slog.NewTextHandler(lockedWriter{&mu, &log}, nil))
+		env.Log = slog.New(slog.NewTextHandler(&log, nil))
 	})
 	for _, c := range []struct {
 		in, request string

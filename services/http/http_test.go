@@ -12,7 +12,6 @@ import (
 	"net/netip"
 	"os"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -276,10 +275,9 @@ func TestChunkedTooLong(t *testing.T) {
 }
 
 func TestPanicEndsOneRequest(t *testing.T) {
-	var log bytes.Buffer
-	var mu sync.Mutex
+	var log servicestest.Log
 	w := start(t, func(env *services.Env, _ *Config) {
-		env.Log = slog.New(slog.NewTextHandler(lockedWriter{&mu, &log}, nil))
+		env.Log = slog.New(slog.NewTextHandler(&log, nil))
 		env.Pages = map[string]any{
 			"/early": http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("early") }),
 			"/late": http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -300,22 +298,9 @@ func TestPanicEndsOneRequest(t *testing.T) {
 	resp, _ = w.do(t, "GET", "/blob/1", nil)
 	require.Equal(t, 200, resp.StatusCode)
 	require.NoError(t, w.Stop())
-	mu.Lock()
-	defer mu.Unlock()
 	require.Contains(t, log.String(), "panic=early")
 	require.Contains(t, log.String(), "panic=late")
 	require.Contains(t, log.String(), `request="GET /early HTTP/1.1" result=500`)
-}
-
-type lockedWriter struct {
-	mu *sync.Mutex
-	w  io.Writer
-}
-
-func (l lockedWriter) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.w.Write(p)
 }
 
 // Blank lines are skipped however they are cut into segments.
@@ -336,18 +321,15 @@ func TestBlankLinesInPieces(t *testing.T) {
 }
 
 func TestAccessLines(t *testing.T) {
-	var log bytes.Buffer
-	var mu sync.Mutex
+	var log servicestest.Log
 	w := start(t, func(env *services.Env, _ *Config) {
-		env.Log = slog.New(slog.NewTextHandler(lockedWriter{&mu, &log}, nil))
+		env.Log = slog.New(slog.NewTextHandler(&log, nil))
 	})
 	w.do(t, "GET", "/blob/128?a=b", nil)
 	w.do(t, "PUT", "/sink", strings.NewReader("abc"))
 	w.do(t, "GET", "/nothing", nil)
 	w.doWith(t, w.h2(t), "GET", "/blob/7", nil)
 	require.NoError(t, w.Stop())
-	mu.Lock()
-	defer mu.Unlock()
 	for _, want := range []string{
 		`msg=access client=127.0.0.1:`,
 		`request="GET /blob/128?a=b HTTP/1.1" result=200 took=`,

@@ -26,6 +26,7 @@ import (
 
 	"porthole/services"
 	"porthole/services/dhcp"
+	"porthole/services/servicestest"
 )
 
 // The kernel tests run the real server and real clients, ours and stock ones, in
@@ -89,25 +90,13 @@ type rig struct {
 	ns, ifname string
 	ethernet   bool
 	dir        string
-	log        *logBuffer
+	log        *servicestest.Log
 }
-
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-func (l *logBuffer) String() string { l.mu.Lock(); defer l.mu.Unlock(); return l.b.String() }
 
 func (r *rig) serve(t *testing.T, pc net.PacketConn, link services.Net, hw net.HardwareAddr) {
 	cfg := dhcp.Service.Config().(*dhcp.Config)
 	cfg.MinLeaseTime = 10 * time.Second
-	r.log = &logBuffer{}
+	r.log = &servicestest.Log{}
 	env := &services.Env{
 		Host:   services.Host{Zone: "porthole.test", MTU: 1500, Addr4: netip.MustParsePrefix("10.77.0.1/24"), HW: hw},
 		Config: cfg, Log: slog.New(slog.NewTextHandler(r.log, nil)), Now: time.Now, DataDir: t.TempDir(),
