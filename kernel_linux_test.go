@@ -9,15 +9,14 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
 
 	"porthole"
+	"porthole/internal/netns"
 	"porthole/tun"
 )
 
@@ -137,20 +136,7 @@ func newNamespace(t testing.TB) string {
 // inNamespace runs f on a thread that is in the namespace: what it opens stays there.
 func inNamespace(t testing.TB, ns string, f func() error) {
 	t.Helper()
-	errc := make(chan error)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		fd, err := unix.Open("/run/netns/"+ns, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err == nil {
-			err = unix.Setns(fd, unix.CLONE_NEWNET)
-			unix.Close(fd)
-		}
-		if err == nil {
-			err = f()
-		}
-		errc <- err
-	}()
-	require.NoError(t, <-errc)
+	require.NoError(t, netns.Do(ns, f))
 }
 
 // run runs a command in the namespace and returns its output; it must end well

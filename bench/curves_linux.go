@@ -9,6 +9,8 @@ import (
 	"os"
 	"strconv"
 	"time"
+
+	"porthole/internal/netns"
 )
 
 // measureCurves measures how cost grows with the work: requests a second and memory
@@ -106,7 +108,7 @@ func (b *bench) queuedMemory(ctx context.Context, n int) (float64, error) {
 			return 0, err
 		}
 		defer t.tell("unqueue")
-		if err := inNamespace(t.clientNS, func() error { return fill(n) }); err != nil {
+		if err := netns.Do(t.clientNS, func() error { return fill(n) }); err != nil {
 			return 0, err
 		}
 		line, err := t.ask("queued")

@@ -4,33 +4,16 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"runtime"
 	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"porthole/internal/netns"
 )
 
 func memfd(name string) (int, error) { return unix.MemfdCreate(name, unix.MFD_CLOEXEC) }
-
-// inNamespace runs f on a thread that is in the namespace.
-func inNamespace(ns string, f func() error) error {
-	errc := make(chan error)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		fd, err := unix.Open("/run/netns/"+ns, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err == nil {
-			err = unix.Setns(fd, unix.CLONE_NEWNET)
-			unix.Close(fd)
-		}
-		if err == nil {
-			err = f()
-		}
-		errc <- err
-	}()
-	return <-errc
-}
 
 func readLine(path string) string {
 	b, _ := os.ReadFile(path)
@@ -64,7 +47,7 @@ func countersOf(proc string) (c tcpCounters) {
 
 // clientCounters are of the target's client.
 func (t *target) clientCounters() (c tcpCounters) {
-	_ = inNamespace(t.clientNS, func() error {
+	_ = netns.Do(t.clientNS, func() error {
 		c = countersOf("thread-self")
 		return nil
 	})

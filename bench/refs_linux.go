@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"porthole/internal/netns"
 )
 
 // A reference is a server in C that does one work, at the far end of a veth pair of
@@ -165,7 +167,7 @@ func (b *bench) startReference(ctx context.Context, r *reference) (*target, erro
 	}
 	b.targets = append(b.targets, t)
 	for {
-		err := inNamespace(t.clientNS, func() error { return r.ready(ctx) })
+		err := netns.Do(t.clientNS, func() error { return r.ready(ctx) })
 		if err == nil {
 			t.ready = time.Since(began)
 			return t, nil

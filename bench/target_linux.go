@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"porthole/internal/netns"
 )
 
 // selfPath is this program, which is also every server and some of the clients.
@@ -139,7 +141,7 @@ func (b *bench) namespace(ctx context.Context, name string) (string, error) {
 	if err := ip(ctx, "-n "+ns+" link set lo up"); err != nil {
 		return "", err
 	}
-	return ns, inNamespace(ns, func() error {
+	return ns, netns.Do(ns, func() error {
 		const ipv4 = "/proc/sys/net/ipv4/"
 		// A namespace may only use what its machine calls non-restricted: cubic where
 		// that is the machine's default, reno always. The report says what is in force.

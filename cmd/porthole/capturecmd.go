@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"porthole"
+	"porthole/cmd/porthole/internal/columns"
 	"porthole/cmd/porthole/internal/control"
 	"porthole/services"
 )
@@ -187,6 +188,6 @@ func (c *captureCmd) list(con *console, client *control.Client) error {
 		}
 		rows = append(rows, []string{s.ID, state, fmt.Sprint(s.Written), fmt.Sprint(s.Accepted), fmt.Sprint(s.Seen), fmt.Sprint(s.Missed), strings.Join(of, " ")})
 	}
-	_, err = io.WriteString(con.out, columns(rows, 2, 3, 4, 5))
+	_, err = io.WriteString(con.out, columns.Text(rows, 2, 3, 4, 5))
 	return err
 }

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"porthole"
+	"porthole/cmd/porthole/internal/columns"
+	"porthole/cmd/porthole/internal/control"
 )
 
 type fatesCmd struct {
@@ -36,57 +38,26 @@ type fatesLine struct {
 
 // Run shows what became of every packet.
 func (c *fatesCmd) Run(con *console) error {
-	if c.Interval < 10*time.Millisecond || c.Interval > time.Hour {
-		return usageError{fmt.Errorf("--interval: %v is not 10ms to 1h", c.Interval)}
-	}
-	client, err := c.client()
-	if err != nil {
-		return err
-	}
-	ctx, stop := untilSignal()
-	defer stop()
-	tick := time.NewTicker(c.Interval)
-	defer tick.Stop()
 	var last *porthole.Ledger
 	broken := false
-	scr := newScreen(con)
-	for {
+	err := looks(con, &c.askFlags, c.Follow, c.Interval, func(ctx context.Context, client *control.Client) (func(io.Writer) error, error) {
 		l, err := client.Fates(ctx, c.Of)
 		if err != nil {
-			return unlessDone(ctx, err)
+			return nil, err
 		}
 		line := fatesLine{Ledger: l, Rates: rates(last, &l)}
-		broken = broken || !l.LawOK
-		switch {
-		case c.JSON:
-			err = json.NewEncoder(con.out).Encode(&line)
-		case c.Follow && scr.tty != nil:
-			scr.show(func(w io.Writer) { _ = c.table(w, &line) })
-		default:
-			err = c.table(con.out, &line)
-		}
-		if err != nil {
-			return err
-		}
-		if !c.Follow {
-			break
-		}
-		last = &l
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-		}
-		if ctx.Err() != nil {
-			break
-		}
-		if scr.tty == nil && !c.JSON {
-			fmt.Fprintln(con.out)
-		}
-	}
-	if broken {
+		last, broken = &l, broken || !l.LawOK
+		return func(w io.Writer) error {
+			if c.JSON {
+				return json.NewEncoder(w).Encode(&line)
+			}
+			return c.table(w, &line)
+		}, nil
+	})
+	if err == nil && broken {
 		return codeError(1)
 	}
-	return nil
+	return err
 }
 
 // unlessDone: what fails because of Ctrl-C has not failed.
@@ -142,7 +113,7 @@ func (c *fatesCmd) table(w io.Writer, l *fatesLine) error {
 	}
 	rows = append(rows, []string{"queued", fmt.Sprint(l.Queued), "", "", "No fate yet."})
 	var b strings.Builder
-	b.WriteString(columns(rows, 1, 2))
+	b.WriteString(columns.Text(rows, 1, 2))
 	law := fmt.Sprintf("law: %s holds: every packet is accounted for", l.Of)
 	if !l.LawOK {
 		law = "LAW BROKEN: " + l.Broken

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"porthole"
+	"porthole/cmd/porthole/internal/columns"
 	"porthole/cmd/porthole/internal/lab"
 	"porthole/cmd/porthole/internal/lab/catalogue"
 	"porthole/cmd/porthole/internal/lab/rig"
@@ -49,7 +50,7 @@ func (c *labListCmd) Run(con *console) error {
 			p := &e.Params[i]
 			rows = append(rows, []string{"   ", p.Name + "=" + p.Default(false), p.Range(), p.Doc})
 		}
-		fmt.Fprint(con.out, columns(rows))
+		fmt.Fprint(con.out, columns.Text(rows))
 	}
 	return nil
 }

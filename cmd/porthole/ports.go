@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"slices"
 	"time"
@@ -27,9 +26,6 @@ func (portsCmd) Help() string {
 
 // Run asks a running host for its port table.
 func (c *portsCmd) Run(con *console) error {
-	if c.Interval < 10*time.Millisecond || c.Interval > time.Hour {
-		return usageError{fmt.Errorf("--interval: %v is not 10ms to 1h", c.Interval)}
-	}
 	var only []services.Port
 	for _, s := range c.Ports {
 		p, err := portArg(s)
@@ -38,40 +34,18 @@ func (c *portsCmd) Run(con *console) error {
 		}
 		only = append(only, p)
 	}
-	client, err := c.client()
-	if err != nil {
-		return err
-	}
-	ctx, stop := untilSignal()
-	defer stop()
-	tick := time.NewTicker(c.Interval)
-	defer tick.Stop()
-	scr := newScreen(con)
-	for {
+	return looks(con, &c.askFlags, c.Watch, c.Interval, func(ctx context.Context, client *control.Client) (func(io.Writer) error, error) {
 		ports, err := askPorts(ctx, client, only)
 		if err != nil {
-			return unlessDone(ctx, err)
+			return nil, err
 		}
-		switch {
-		case c.JSON:
-			err = lines(con.out, ports)
-		case c.Watch && scr.tty != nil:
-			scr.show(func(w io.Writer) { _ = portTable(w, ports) })
-		default:
-			err = portTable(con.out, ports)
-		}
-		if err != nil || !c.Watch {
-			return err
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil
-		}
-		if scr.tty == nil && !c.JSON {
-			fmt.Fprintln(con.out)
-		}
-	}
+		return func(w io.Writer) error {
+			if c.JSON {
+				return lines(w, ports)
+			}
+			return portTable(w, ports)
+		}, nil
+	})
 }
 
 // askPorts gives all ports, or those that were named: of these each must be there.

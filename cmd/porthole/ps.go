@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"porthole"
+	"porthole/cmd/porthole/internal/columns"
 	"porthole/cmd/porthole/internal/control"
 )
 
@@ -61,7 +62,7 @@ func (c *psCmd) Run(con *console) error {
 	if len(rows) == 1 {
 		return control.None()
 	}
-	_, err := io.WriteString(con.out, columns(rows))
+	_, err := io.WriteString(con.out, columns.Text(rows))
 	return err
 }
 

@@ -6,9 +6,9 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"porthole"
+	"porthole/cmd/porthole/internal/columns"
 	"porthole/services"
 )
 
@@ -44,7 +44,7 @@ func portTable(w io.Writer, ports []porthole.PortStatus) error {
 		}
 		rows = append(rows, row)
 	}
-	_, err := io.WriteString(w, columns(rows, 4, 5, 6, 7, 8, 9, 10))
+	_, err := io.WriteString(w, columns.Text(rows, 4, 5, 6, 7, 8, 9, 10))
 	return err
 }
 
@@ -116,34 +116,6 @@ func lost(p *porthole.PortStatus) string {
 		return "0"
 	}
 	return strings.Join(words, ", ")
-}
-
-// columns aligns rows; the columns named in right are aligned to the right.
-func columns(rows [][]string, right ...int) string {
-	var width []int
-	for _, r := range rows {
-		for i, cell := range r {
-			if i == len(width) {
-				width = append(width, 0)
-			}
-			width[i] = max(width[i], utf8.RuneCountInString(cell))
-		}
-	}
-	var b strings.Builder
-	for _, r := range rows {
-		var line strings.Builder
-		for i, cell := range r {
-			pad := strings.Repeat(" ", width[i]-utf8.RuneCountInString(cell))
-			if slices.Contains(right, i) {
-				line.WriteString(pad + cell)
-			} else {
-				line.WriteString(cell + pad)
-			}
-			line.WriteString("  ")
-		}
-		b.WriteString(strings.TrimRight(line.String(), " ") + "\n")
-	}
-	return b.String()
 }
 
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }

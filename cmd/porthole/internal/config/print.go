@@ -164,7 +164,7 @@ func scalarText(v reflect.Value) string {
 	}
 	switch x := x.(type) {
 	case time.Duration:
-		return shortDuration(x)
+		return ShortDuration(x)
 	case encoding.TextMarshaler:
 		b, err := x.MarshalText()
 		if address := v.Type() == reflect.TypeFor[netip.Prefix]() || v.Type() == reflect.TypeFor[netip.Addr](); err != nil || len(b) == 0 && address {
@@ -178,8 +178,8 @@ func scalarText(v reflect.Value) string {
 	return fmt.Sprint(v.Interface())
 }
 
-// shortDuration drops the zero tail: 5m, not 5m0s.
-func shortDuration(d time.Duration) string {
+// ShortDuration drops the zero tail: 5m, not 5m0s.
+func ShortDuration(d time.Duration) string {
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {
 		s = strings.TrimSuffix(s, "0s")

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"porthole/cmd/porthole/internal/pause"
 )
 
 var (
@@ -59,7 +61,7 @@ func (c *client) acquire(ctx context.Context) error {
 		if !errors.Is(err, errNak) && !errors.Is(err, ErrNoAnswer) {
 			return err
 		}
-		if !sleep(ctx, wait) { // no loop of NAKs at full speed
+		if !pause.For(ctx, wait) { // no loop of NAKs at full speed
 			return err
 		}
 	}
@@ -215,7 +217,7 @@ func (c *client) stay(ctx context.Context, p *printer) error {
 	for {
 		l := c.lease
 		t1, t2, end := l.began.Add(l.t1), l.began.Add(l.t2), l.began.Add(l.lease)
-		if !sleep(ctx, time.Until(t1)) {
+		if !pause.For(ctx, time.Until(t1)) {
 			return nil
 		}
 		err := c.until(ctx, t2, c.renew)
@@ -373,16 +375,4 @@ func (c *client) apply() error {
 	}
 	c.applied = c.lease.Address
 	return addAddress(c.o.Interface, c.lease.Address, c.lease.lease)
-}
-
-// sleep waits for d and reports whether ctx still runs.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

@@ -191,15 +191,8 @@ func as[T cmp.Ordered](all []any) (list []T) {
 // textOf is a value as --set takes it.
 func textOf(v any) string {
 	switch v := v.(type) {
-	case time.Duration: // 1m, not 1m0s
-		s := v.String()
-		if strings.HasSuffix(s, "m0s") {
-			s = strings.TrimSuffix(s, "0s")
-		}
-		if strings.HasSuffix(s, "h0m") {
-			s = strings.TrimSuffix(s, "0m")
-		}
-		return s
+	case time.Duration:
+		return config.ShortDuration(v)
 	case float64:
 		return strconv.FormatFloat(v, 'g', -1, 64)
 	case []int:

@@ -3,9 +3,12 @@ package lab
 import (
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
-	"unicode/utf8"
+
+	"porthole/cmd/porthole/internal/columns"
 )
 
 // WriteText writes a result for a terminal: question, table, what was seen, how to
@@ -49,7 +52,7 @@ func (r *Result) table() string {
 	if unit {
 		rows = append(rows, units)
 	}
-	right := make([]bool, len(r.Columns))
+	right := map[int]bool{}
 	for _, row := range r.Rows {
 		cells := make([]string, len(row))
 		for i, v := range row {
@@ -60,27 +63,7 @@ func (r *Result) table() string {
 		}
 		rows = append(rows, cells)
 	}
-	width := make([]int, len(r.Columns))
-	for _, row := range rows {
-		for i, c := range row {
-			width[i] = max(width[i], utf8.RuneCountInString(c))
-		}
-	}
-	var b strings.Builder
-	for _, row := range rows {
-		var line strings.Builder
-		for i, c := range row {
-			pad := strings.Repeat(" ", width[i]-utf8.RuneCountInString(c))
-			if right[i] {
-				line.WriteString(pad + c)
-			} else {
-				line.WriteString(c + pad)
-			}
-			line.WriteString("  ")
-		}
-		b.WriteString(strings.TrimRight(line.String(), " ") + "\n")
-	}
-	return b.String()
+	return columns.Text(rows, slices.Collect(maps.Keys(right))...)
 }
 
 // Text is a cell as it is shown: "-" for nothing.

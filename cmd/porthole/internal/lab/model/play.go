@@ -38,37 +38,14 @@ func (o *outcome) wait(q float64) any {
 // last that is not lost has been answered.
 func play(ctx context.Context, limits demux.Limits, policy demux.Policy, all []arrival, deadline time.Duration) (outcome, error) {
 	q := newQueue(limits, policy)
-	o := outcome{arrived: len(all)}
-	free, busy := int64(0), false
-	next := func(now int64) { // the server takes the next, if there is one
-		came, number, ok := q.take(now)
-		if busy = ok; !ok {
-			return
-		}
-		free = now + all[number].serve
-		o.waits = append(o.waits, now-came)
-		if free-came <= int64(deadline) {
-			o.good++
-		}
-	}
-	for i := range all {
-		for busy && free <= all[i].at {
-			next(free)
-		}
-		q.arrive(all[i].at, uint64(i))
-		if !busy {
-			next(all[i].at)
-		}
-		if i%4096 == 0 && ctx.Err() != nil {
-			return o, ctx.Err()
-		}
-	}
-	for busy {
-		next(free)
-	}
+	o, err := serve(ctx, all, deadline,
+		func(now int64, i int) { q.arrive(now, uint64(i)) },
+		func(now int64) (int, bool) {
+			_, number, ok := q.take(now)
+			return int(number), ok
+		})
 	o.lost, o.high = int(q.lost()), q.t.Port(q.port).High
-	slices.Sort(o.waits)
-	return o, nil
+	return o, err
 }
 
 // playDoor is play for connections at a TCP port's accept queue with so many places:
@@ -76,14 +53,36 @@ func play(ctx context.Context, limits demux.Limits, policy demux.Policy, all []a
 func playDoor(ctx context.Context, places int, all []arrival, deadline time.Duration) (outcome, error) {
 	d := newDoor(places)
 	defer d.d.Close()
+	waiting, refused := 0, 0
+	o, err := serve(ctx, all, deadline,
+		func(now int64, i int) {
+			if d.connect(now, i) {
+				waiting++
+			} else {
+				refused++
+			}
+		},
+		func(int64) (int, bool) {
+			if waiting == 0 {
+				return 0, false
+			}
+			waiting--
+			return d.accept().(int), true
+		})
+	o.lost, o.high = refused, d.d.Stats().HighWaiting
+	return o, err
+}
+
+// serve brings the arrivals to a queue and takes them out as its only server does.
+func serve(ctx context.Context, all []arrival, deadline time.Duration, arrive func(now int64, i int), take func(now int64) (i int, ok bool)) (outcome, error) {
 	o := outcome{arrived: len(all)}
-	free, busy, waiting := int64(0), false, 0
-	next := func(now int64) {
-		if busy = waiting > 0; !busy {
+	free, busy := int64(0), false
+	next := func(now int64) { // the server takes the next, if there is one
+		var i int
+		if i, busy = take(now); !busy {
 			return
 		}
-		waiting--
-		a := all[d.accept().(int)]
+		a := all[i]
 		free = now + a.serve
 		o.waits = append(o.waits, now-a.at)
 		if free-a.at <= int64(deadline) {
@@ -94,11 +93,7 @@ func playDoor(ctx context.Context, places int, all []arrival, deadline time.Dura
 		for busy && free <= all[i].at {
 			next(free)
 		}
-		if d.connect(all[i].at, i) {
-			waiting++
-		} else {
-			o.lost++
-		}
+		arrive(all[i].at, i)
 		if !busy {
 			next(all[i].at)
 		}
@@ -109,7 +104,6 @@ func playDoor(ctx context.Context, places int, all []arrival, deadline time.Dura
 	for busy {
 		next(free)
 	}
-	o.high = d.d.Stats().HighWaiting
 	slices.Sort(o.waits)
 	return o, nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"porthole"
 	"porthole/cmd/porthole/internal/lab"
+	"porthole/cmd/porthole/internal/pause"
 	"porthole/impair"
 	"porthole/services"
 )
@@ -124,7 +125,7 @@ func (b *bloat) run(ctx context.Context, r *lab.Run, lane Lane) error {
 	for range r.Int("bulk") {
 		sends.Go(func() { upBulk(sending, t.At(port).String(), r.Text("control")) })
 	}
-	pause(ctx, r.Duration("warm"))
+	pause.For(ctx, r.Duration("warm"))
 	began, before := time.Now(), got.Load()
 	full := time.Duration(float64(time.Second) * 8 * 1500 * float64(b.size) / float64(in.Rate))
 	p, err := ping(ctx, t.At(port), r.Float("requests"), 100, r.Duration("over"), min(full, 3*time.Second)+2*r.Duration("delay")+200*time.Millisecond)
@@ -140,7 +141,7 @@ func upBulk(ctx context.Context, at, control string) {
 	for ctx.Err() == nil {
 		conn, err := d.DialContext(ctx, "tcp4", at)
 		if err != nil {
-			pause(ctx, 100*time.Millisecond)
+			pause.For(ctx, 100*time.Millisecond)
 			continue
 		}
 		c := conn.(*net.TCPConn)

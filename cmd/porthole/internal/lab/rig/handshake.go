@@ -12,6 +12,7 @@ import (
 
 	"porthole"
 	"porthole/cmd/porthole/internal/lab"
+	"porthole/cmd/porthole/internal/pause"
 	"porthole/impair"
 	"porthole/services"
 )
@@ -122,7 +123,7 @@ func serveByte(ctx context.Context, g *Rig, ln net.Listener, port uint16, work t
 		return s.Accept > 0
 	}
 	for {
-		if until(ctx, time.Hour, waits, "a connection") != nil || !pause(ctx, work) {
+		if until(ctx, time.Hour, waits, "a connection") != nil || !pause.For(ctx, work) {
 			return
 		}
 		c, err := ln.Accept()

@@ -9,6 +9,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"porthole/cmd/porthole/internal/pause"
 )
 
 // ExtraClient is one more address of this side towards the target, for what the
@@ -55,7 +57,7 @@ func unreachables(ctx context.Context, from netip.Addr, to netip.AddrPort, rate 
 			told = append(told, time.Since(began))
 		}
 	}
-	for time.Since(began) < over && pause(ctx, time.Millisecond) {
+	for time.Since(began) < over && pause.For(ctx, time.Millisecond) {
 		for due := int(time.Since(began).Seconds() * float64(rate)); sent < due; {
 			hear()
 			switch err := unix.Sendto(fd, buf[:1], 0, sa); err {
@@ -68,7 +70,7 @@ func unreachables(ctx context.Context, from netip.Addr, to netip.AddrPort, rate 
 		}
 		hear()
 	}
-	pause(ctx, 20*time.Millisecond) // for the last
+	pause.For(ctx, 20*time.Millisecond) // for the last
 	hear()
 	return sent, told, ctx.Err()
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"porthole/cmd/porthole/internal/lab"
+	"porthole/cmd/porthole/internal/pause"
 )
 
 // Isolation floods one service and asks another.
@@ -140,7 +141,7 @@ func (f *isolated) run(ctx context.Context, r *lab.Run, port uint16) error {
 	go func() {
 		flood <- f.flood(ctx, flooded, fill+r.Duration("over"))
 	}()
-	pause(ctx, fill) // the question is what lasts, not how it begins
+	pause.For(ctx, fill) // the question is what lasts, not how it begins
 	var err error
 	f.pinged, err = ping(ctx, f.target.At(asked), r.Float("rate"), 9, r.Duration("over"), full+500*time.Millisecond)
 	return errors.Join(err, <-flood)

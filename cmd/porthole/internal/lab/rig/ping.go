@@ -11,6 +11,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"porthole/cmd/porthole/internal/pause"
 )
 
 // pinged is what came of requests that were sent at a steady rate.
@@ -108,7 +110,7 @@ func steadily(ctx context.Context, rate float64, most int, over time.Duration, s
 		if since >= over {
 			return ctx.Err()
 		}
-		if !pause(ctx, time.Millisecond) {
+		if !pause.For(ctx, time.Millisecond) {
 			return ctx.Err()
 		}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"porthole"
 	"porthole/cmd/porthole/internal/lab"
+	"porthole/cmd/porthole/internal/pause"
 	"porthole/services"
 )
 
@@ -123,7 +124,7 @@ func (f *flooded) come(ctx context.Context, r *lab.Run, t Target) error {
 	for i := range n {
 		at := r.Duration("lead") + r.Duration("over")*time.Duration(i)/time.Duration(n)
 		wg.Go(func() {
-			if !pause(ctx, at) {
+			if !pause.For(ctx, at) {
 				return
 			}
 			began := time.Now()

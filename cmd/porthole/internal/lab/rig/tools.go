@@ -26,18 +26,6 @@ func until(ctx context.Context, most time.Duration, ok func() bool, format strin
 	return nil
 }
 
-// pause waits, or until ctx ends; it reports whether it waited.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
 // series is one of the target's: filled markers for the host, hollow for the kernel.
 func (t Target) series(name string, group int) lab.Series {
 	s := lab.Series{Name: t.Name, Kind: lab.Measured, Group: group}

@@ -11,6 +11,7 @@ import (
 
 	"porthole"
 	"porthole/cmd/porthole/internal/lab"
+	"porthole/cmd/porthole/internal/pause"
 	"porthole/impair"
 	"porthole/services"
 )
@@ -127,7 +128,7 @@ func uploadThrough(ctx context.Context, r *lab.Run, g *Rig, link *Link, port uin
 	var windows, looks int
 	watch := func(over time.Duration) error {
 		for began := time.Now(); time.Since(began) < over; {
-			if !pause(ctx, min(5*time.Millisecond, over)) {
+			if !pause.For(ctx, min(5*time.Millisecond, over)) {
 				return ctx.Err()
 			}
 			info, err := tcpInfo(c)
