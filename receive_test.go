@@ -104,24 +104,29 @@ func TestReceiveBufferOfPresentConnections(t *testing.T) {
 	require.Zero(t, s.ZeroWindowsNow)
 }
 
-// TestReceiveBufferFromTheBind: by configuration, a small buffer bounds the very first
-// window, and is filled to it without a segment lost.
-func TestReceiveBufferFromTheBind(t *testing.T) {
-	r := newRig(t, tun.PipeOptions{}, func(c *porthole.Config) {
-		s, err := porthole.ParseSettings("receive-buffer=16KiB")
-		require.NoError(t, err)
-		c.Ports = map[services.Port]porthole.Settings{services.TCP(9): s}
-	})
-	c := held(t, r, 9, "")
-	f := flowOf(t, r, c, services.TCP(9))
-	require.LessOrEqual(t, f.Receive.Window, 8<<10)
-	wrote := pour(c, 1<<20)
-	until(t, "a closed window", func() bool { return status(t, r.host, "9/tcp").ZeroWindowsNow == 1 })
-	f = flowOf(t, r, c, services.TCP(9))
-	require.LessOrEqual(t, f.Receive.Queued, 8<<10)
-	require.Zero(t, f.In.Resent)
-	require.NoError(t, r.host.Reset(services.TCP(9)))
-	require.NoError(t, <-wrote)
+// TestReceiveBufferFromTheBeginning: a small buffer, of the configuration or set while
+// the port listens, bounds the very first window of a connection, and is filled to it
+// without a segment lost.
+func TestReceiveBufferFromTheBeginning(t *testing.T) {
+	for _, c := range []struct{ name, bind, set string }{{"bound", "receive-buffer=16KiB", ""}, {"set", "", "receive-buffer=16KiB"}} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRig(t, tun.PipeOptions{}, func(conf *porthole.Config) {
+				s, err := porthole.ParseSettings(c.bind)
+				require.NoError(t, err)
+				conf.Ports = map[services.Port]porthole.Settings{services.TCP(9): s}
+			})
+			c := held(t, r, 9, c.set)
+			f := flowOf(t, r, c, services.TCP(9))
+			require.LessOrEqual(t, f.Receive.Window, 8<<10)
+			wrote := pour(c, 1<<20)
+			until(t, "a closed window", func() bool { return status(t, r.host, "9/tcp").ZeroWindowsNow == 1 })
+			f = flowOf(t, r, c, services.TCP(9))
+			require.LessOrEqual(t, f.Receive.Queued, 8<<10)
+			require.Zero(t, f.In.Resent)
+			require.NoError(t, r.host.Reset(services.TCP(9)))
+			require.NoError(t, <-wrote)
+		})
+	}
 }
 
 // TestWaitTimes: a port counts how long what its service took had waited.

@@ -60,6 +60,7 @@ type peer struct {
 type seg struct {
 	flags    uint8
 	seq, ack uint32
+	window   uint16 // as sent
 }
 
 type doorRig struct {
@@ -114,9 +115,9 @@ func (p *peer) read() {
 			if prob != packet.None || i.Kind != packet.TCP {
 				continue
 			}
-			seq, ack, _, _ := i.TCP(f.Head)
+			seq, ack, window, _ := i.TCP(f.Head)
 			p.mu.Lock()
-			p.got[i.DstPort] = append(p.got[i.DstPort], seg{i.TCPFlags, seq, ack})
+			p.got[i.DstPort] = append(p.got[i.DstPort], seg{i.TCPFlags, seq, ack, window})
 			p.cond.Broadcast()
 			p.mu.Unlock()
 		}
@@ -125,6 +126,12 @@ func (p *peer) read() {
 
 // wait waits for a segment with these flags to the client's port, after skip of them.
 func (p *peer) wait(port uint16, flags uint8, skip int) seg {
+	p.t.Helper()
+	return p.waitFor(port, fmt.Sprintf("flags %#x", flags), skip, func(s seg) bool { return s.flags == flags })
+}
+
+// waitFor waits for a segment of that kind to the client's port, after skip of them.
+func (p *peer) waitFor(port uint16, what string, skip int, is func(seg) bool) seg {
 	p.t.Helper()
 	late := false
 	stop := time.AfterFunc(patience, func() {
@@ -139,7 +146,7 @@ func (p *peer) wait(port uint16, flags uint8, skip int) seg {
 	for {
 		n := 0
 		for _, s := range p.got[port] {
-			if s.flags == flags {
+			if is(s) {
 				if n == skip {
 					return s
 				}
@@ -147,7 +154,7 @@ func (p *peer) wait(port uint16, flags uint8, skip int) seg {
 			}
 		}
 		if late {
-			p.t.Fatalf("no segment with flags %#x to %d; got %v", flags, port, p.got[port])
+			p.t.Fatalf("no segment with %s to %d; got %v", what, port, p.got[port])
 		}
 		p.cond.Wait()
 	}

@@ -27,7 +27,7 @@ type ListenConfig struct {
 	// cookies when the SYN queue is full.
 	Door *demux.DoorConfig
 	// ReceiveBuffer is of each connection, in bytes, from its first window on; 0:
-	// auto-tuned. SetReceiveBuffer changes it; the first window stays.
+	// auto-tuned. SetReceiveBuffer changes it.
 	ReceiveBuffer int
 }
 
