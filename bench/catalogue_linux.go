@@ -17,6 +17,10 @@ func allWorks() []*work {
 			unit: "kept", reach: 0.9, tool: "wrk", pack: "wrk", figure: true, long: true, run: kept("flood-syn"),
 		},
 		&work{
+			name: "flood-none", about: "of the quiet rate on 80/tcp, while the client gives 100,000 datagrams a second to a device that drops them: what sending alone costs the shared cores",
+			unit: "kept", tool: "wrk", pack: "wrk", figure: true, long: true, run: kept("flood-none"),
+		},
+		&work{
 			name: "idle", about: "resident memory of the server for each of 10,000 HTTP connections that wait (veth's is partly the kernel's, which is not counted)",
 			unit: "KiB", reach: 16, tool: "self", figure: true, most: true, long: true, run: idleMemory,
 		},

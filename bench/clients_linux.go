@@ -25,8 +25,9 @@ var ownClients = map[string]func(time.Duration) (sample, error){
 	"dns-one":  func(t time.Duration) (sample, error) { return dnsClient(t, 1, 1) },
 	"dhcp":     dhcpClient,
 
-	"flood-dns": floodDNS,
-	"flood-syn": floodSYN,
+	"flood-dns":  floodDNS,
+	"flood-syn":  floodSYN,
+	"flood-none": floodNone,
 }
 
 func runClient(name, length string) error {

@@ -20,13 +20,18 @@ const (
 )
 
 // floodDNS sends queries to 53/udp and reads no answer.
-func floodDNS(t time.Duration) (sample, error) {
+func floodDNS(t time.Duration) (sample, error) { return floodUDP(host, t) }
+
+// floodNone sends them where they end at once (see namespace).
+func floodNone(t time.Duration) (sample, error) { return floodUDP(nowhere, t) }
+
+func floodUDP(to string, t time.Duration) (sample, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return sample{}, err
 	}
 	defer unix.Close(fd)
-	if err := unix.Connect(fd, &unix.SockaddrInet4{Port: 53, Addr: netip.MustParseAddr(host).As4()}); err != nil {
+	if err := unix.Connect(fd, &unix.SockaddrInet4{Port: 53, Addr: netip.MustParseAddr(to).As4()}); err != nil {
 		return sample{}, err
 	}
 	return flood(fd, t, [][]byte{query}, nil)

@@ -138,8 +138,15 @@ func (b *bench) namespace(ctx context.Context, name string) (string, error) {
 		return "", err
 	}
 	b.ns = append(b.ns, ns)
-	if err := ip(ctx, "-n "+ns+" link set lo up"); err != nil {
-		return "", err
+	for _, c := range []string{
+		"link set lo up",
+		"tuntap add dev none mode tun", // nobody reads it: it drops what it gets
+		"address add " + nowhereNet + " dev none",
+		"link set none up",
+	} {
+		if err := ip(ctx, "-n "+ns+" "+c); err != nil {
+			return "", err
+		}
 	}
 	return ns, netns.Do(ns, func() error {
 		const ipv4 = "/proc/sys/net/ipv4/"

@@ -65,6 +65,10 @@ const (
 	host   = "10.77.0.1"
 	client = "10.77.0.2"
 	zone   = "porthole.test"
+
+	// nowhere is a network on a device that drops what it gets, and someone in it.
+	nowhereNet = "10.78.0.1/24"
+	nowhere    = "10.78.0.2"
 )
 
 // zerosSize is what an upload promises: below the sink's limit, and more than one
