@@ -19,22 +19,6 @@ const (
 	resetBurst      = 2000
 )
 
-// resets is a token bucket. Only who serves the closed lane uses it: one at a time.
-type resets struct {
-	left float64
-	at   time.Time
-}
-
-func (r *resets) take(now time.Time) bool {
-	r.left = min(r.left+now.Sub(r.at).Seconds()*resetsPerSecond, resetBurst)
-	r.at = now
-	if r.left < 1 {
-		return false
-	}
-	r.left--
-	return true
-}
-
 // strange reports whether a segment is for nobody, netstack included.
 func (s *Stack) strange(p demux.Packet) bool {
 	return p.Info().Kind == packet.TCP && s.find(p.Info().DstPort, keyOf(p)) == nil
@@ -46,7 +30,7 @@ func (s *Stack) resetStranger(p demux.Packet) {
 	if i.TCPFlags&flagRST != 0 {
 		return
 	}
-	if !s.resets.take(time.Now()) {
+	if !s.resets.AllowN(s.arrival(p), 1) {
 		s.link.out.limited.Add(1)
 		return
 	}
@@ -62,4 +46,12 @@ func (s *Stack) resetStranger(p demux.Packet) {
 		h = packet.TCPHeader{Flags: flagRST | flagACK, Ack: seq + long}
 	}
 	s.reply(p, h, demux.FromStack, true)
+}
+
+// arrival is when a packet was read, by the batch's clock where there is one.
+func (s *Stack) arrival(p demux.Packet) time.Time {
+	if s.now == nil {
+		return time.Now()
+	}
+	return time.Unix(0, p.At())
 }

@@ -10,11 +10,12 @@ import (
 	"porthole/demux/packet"
 )
 
+// TestResetLimit: a burst at once, then so many a second, by the clock of the batches.
 func TestResetLimit(t *testing.T) {
-	var r resets
-	now := time.Unix(1, 0)
+	r := newDoorRig(t, demux.DoorConfig{Backlog: 8, SynQueue: 8})
+	now := time.Unix(1<<40, 0) // later than any packet
 	taken := func() (n int) {
-		for r.take(now) {
+		for r.s.resets.AllowN(now, 1) {
 			n++
 		}
 		return n

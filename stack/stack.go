@@ -28,6 +28,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"golang.org/x/time/rate"
 	glog "gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -87,7 +88,7 @@ type Stack struct {
 	reap       reaper
 	doors      doors
 	secrets    secrets
-	resets     resets
+	resets     *rate.Limiter // of what closed ports owe
 	paths      paths
 	recoveries recoveries
 	waits      timeWaits
@@ -100,7 +101,7 @@ func New(c Config) (*Stack, error) {
 	s := &Stack{
 		dev: c.Device, facts: c.Device.Facts(), table: c.Table, log: c.Log, addrs: c.Addrs,
 		flows: c.Flows, now: c.Now,
-		closing: make(chan struct{}),
+		closing: make(chan struct{}), resets: rate.NewLimiter(resetsPerSecond, resetBurst),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)

@@ -66,6 +66,7 @@ type Stats struct {
 	Limit      int    `json:"limit"`
 	Seen       uint64 `json:"seen"`       // ever
 	Evicted    uint64 `json:"evicted"`    // for want of room
+	Skipped    uint64 `json:"skipped"`    // refused packets of strangers, beyond what a flood may take
 	Unrecorded uint64 `json:"unrecorded"` // arrivals and departures of ports without a recorder
 }
 
@@ -76,5 +77,5 @@ func (t *Table) Stats() Stats {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return Stats{int(t.used), len(t.hot), uint64(t.nextID - 1), t.evicted, t.recorders.unrecorded.Load()}
+	return Stats{int(t.used), len(t.hot), uint64(t.nextID - 1), t.evicted, t.skipped.Load(), t.recorders.unrecorded.Load()}
 }

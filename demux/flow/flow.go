@@ -27,6 +27,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"porthole/demux"
 	"porthole/demux/packet"
 	"porthole/impair"
@@ -45,7 +47,10 @@ import (
 //
 // Bounds: Options.Flows records; one that is new when all are in use takes the place
 // of the one not seen for longest (to about a millisecond), and Stats.Evicted counts
-// it. Ladders and recorders have bounds of their own. A nil Table is one that is
+// it. What a queue or a closed port refuses of a peer without a record gets one
+// refusedPerSecond times a second at most: a flood must not take the timelines of all
+// others away, and Stats.Skipped counts what went without. Ladders and recorders have
+// bounds of their own. A nil Table is one that is
 // switched off: every tap returns at once.
 type Table struct {
 	index []atomic.Uint32
@@ -66,8 +71,10 @@ type Table struct {
 	rungs   rungs
 	nextID  ID
 	evicted uint64
-	trouble uint32 // 1 + the record of the flow that last had something to explain
-	newest  uint32 // 1 + the record of the newest flow
+	skipped atomic.Uint64
+	refused *rate.Limiter // makes timelines of strangers' refused packets
+	trouble uint32        // 1 + the record of the flow that last had something to explain
+	newest  uint32        // 1 + the record of the newest flow
 	changes changes
 }
 
@@ -85,6 +92,9 @@ type Options struct {
 const (
 	DefaultFlows = 1 << 16
 	MaxFlows     = 1 << 20
+
+	refusedPerSecond = 1000
+	refusedBurst     = 4096
 )
 
 // hot is the part of a record that every packet reads. Its words are written by
@@ -134,7 +144,8 @@ func New(o Options) *Table {
 		n = DefaultFlows
 	}
 	n = min(n, MaxFlows)
-	t := &Table{start: o.Start, hot: make([]hot, n), hashes: make([]uint32, n), zeros: map[uint16]*spells{}, nextID: 1}
+	t := &Table{start: o.Start, hot: make([]hot, n), hashes: make([]uint32, n), zeros: map[uint16]*spells{}, nextID: 1,
+		refused: rate.NewLimiter(refusedPerSecond, refusedBurst)}
 	for i := range t.seed {
 		t.seed[i] = rand.Uint64() | 1
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 
@@ -452,4 +453,35 @@ func FuzzTaps(f *testing.F) {
 			t.Fatal(fmt.Sprint(s))
 		}
 	})
+}
+
+// TestFloodLeavesOthers: what closed ports and full queues refuse of strangers takes no
+// more than its share of the table, and what goes without is counted. A flow that is
+// known keeps all of its refusals.
+func TestFloodLeavesOthers(t *testing.T) {
+	for _, fate := range []demux.Fate{demux.Closed, demux.SynQueueFull, demux.QueueFull} {
+		t.Run(fate.String(), func(t *testing.T) {
+			tab := New(Options{Flows: 1 << 13})
+			w := wire{TB: t, t: tab, k: Key{packet.TCP, netip.AddrPortFrom(hostAddr, 80), netip.AddrPortFrom(peerAddr, 5000)}, irs: 1000, iss: 9000}
+			w.handshake()
+			stranger := w
+			const n = 100_000
+			for i := range n { // in one second
+				w.now = int64(i) * 10_000
+				stranger.now = w.now
+				stranger.k.Remote = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 9, byte(i >> 8), byte(i)}), uint16(6000+i>>16))
+				stranger.tap(In, stranger.segment(In, packet.SYN, 0, 0, 0), Decision{Fate: fate})
+			}
+			s := tab.Stats()
+			require.InDelta(t, refusedBurst+refusedPerSecond, s.Seen-1, 2)
+			require.EqualValues(t, n, s.Seen-1+s.Skipped)
+			require.Zero(t, s.Evicted)
+			if fate.Dropped() {
+				w.tap(In, w.segment(In, packet.ACK, 1, 1, 10), Decision{Fate: fate})
+				f := tab.Flows(w.now, Filter{Remote: peerAddr})
+				require.Equal(t, s, tab.Stats())
+				require.True(t, slices.ContainsFunc(f, func(f Flow) bool { return f.Remote == w.k.Remote && f.Dropped == 1 }))
+			}
+		})
+	}
 }

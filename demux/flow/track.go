@@ -1,6 +1,8 @@
 package flow
 
 import (
+	"time"
+
 	"porthole/demux"
 	"porthole/demux/packet"
 )
@@ -22,6 +24,11 @@ func (t *Table) slow(now int64, d Direction, ip []byte, i *packet.Info, dec Deci
 	switch dec.Fate {
 	case demux.Malformed, demux.UnknownProto, demux.NotForUs, demux.Martian:
 		return false // of no conversation of the host
+	case demux.Closed:
+		// The flood's own price: neither key nor lock.
+		if d == In && t.skips(now) {
+			return false
+		}
 	}
 	k := keyOf(d, ip, i)
 	h := t.hash(&k)
@@ -30,12 +37,23 @@ func (t *Table) slow(now int64, d Direction, ip []byte, i *packet.Info, dec Deci
 	r, slot := t.search(h, &k)
 	if r != nil {
 		r.revive(now, d)
+	} else if dec.Fate != demux.Closed && dec.Fate.Dropped() && t.skips(now) {
+		return false
 	}
 	if i.Kind == packet.UDP {
 		t.datagramLocked(now, d, h, &k, r, slot, i, dec)
 		return false
 	}
 	return t.segmentLocked(now, d, h, &k, r, slot, ip, i, dec)
+}
+
+// skips reports whether a stranger's refused packet is one too many to be kept.
+func (t *Table) skips(now int64) bool {
+	if t.refused.AllowN(time.Unix(0, now), 1) {
+		return false
+	}
+	t.skipped.Add(1)
+	return true
 }
 
 // revive marks a record as seen now. Taps race for the word, so it is exchanged.

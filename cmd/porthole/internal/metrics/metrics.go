@@ -98,6 +98,7 @@ var (
 	flowsLimit      = gauge("flows_limit", "Conversations that can be kept.")
 	flowsSeen       = counter("flows_seen_total", "Conversations that began.")
 	flowsEvicted    = counter("flows_evicted_total", "Timelines that made room for newer ones.")
+	flowsSkipped    = counter("flows_skipped_total", "Refused packets of strangers that got no timeline, so that a flood does not take all of them.")
 	flowsUnrecorded = counter("flows_unrecorded_total", "Arrivals and departures at ports for which no recorder was free.")
 
 	outSent = counter("out_frames_total", "Frames that the host sent; a super-packet counts once.")
@@ -156,6 +157,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	put(flowsLimit, float64(f.Limit))
 	put(flowsSeen, float64(f.Seen))
 	put(flowsEvicted, float64(f.Evicted))
+	put(flowsSkipped, float64(f.Skipped))
 	put(flowsUnrecorded, float64(f.Unrecorded))
 	if o := l.Out; o != nil {
 		put(outSent, float64(o.Sent))
