@@ -62,10 +62,10 @@ func TestKernelCapture(t *testing.T) {
 					curl -gsS --fail -o blob %[1]s/blob/500000
 					curl -gsS --fail -T blob %[1]s/sink -o /dev/null
 					curl -gsS %[1]s:81/ 2>/dev/null && exit 1
-					ping -c 2 -i 0.05 -W 5 -s 4000 %[2]s
-					dig +time=5 +tries=1 @%[2]s porthole.test >/dev/null`, urls[i], host))
+					ping -c 2 -i 0.05 -W 60 -s 4000 %[2]s
+					dig +time=60 +tries=1 @%[2]s porthole.test >/dev/null`, urls[i], host))
 			}
-			// One accept is under way, two connections wait, the others are refused, twice.
+			// Two connections wait, the others are refused, twice.
 			r.sh(`for i in 1 2 3 4 5 6; do curl -s -m 2 http://10.77.0.1:9/ & done; wait || true`)
 			until(t, "rest", func() bool { return r.host.Ledger().Queued == 0 })
 			r.law() // the link is down: nothing more comes

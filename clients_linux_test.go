@@ -19,8 +19,8 @@ func TestKernelPing(t *testing.T) {
 	need(t, "ping")
 	eachDevice(t, func(t *testing.T, r *kernelRig) {
 		for _, h := range hosts {
-			r.run("ping", "-c", "3", "-i", "0.05", "-W", "5", h)
-			r.run("ping", "-c", "2", "-i", "0.05", "-W", "5", "-s", "20000", h)
+			r.run("ping", "-c", "3", "-i", "0.05", "-W", "60", h)
+			r.run("ping", "-c", "2", "-i", "0.05", "-W", "60", "-s", "20000", h)
 		}
 	})
 }
@@ -69,7 +69,7 @@ func TestKernelDig(t *testing.T) {
 		for _, h := range hosts {
 			for _, typ := range []string{"SOA", "NS", "A", "AAAA", "MX", "TXT"} {
 				for _, proto := range []string{"+notcp", "+tcp"} {
-					out := r.run("dig", "@"+h, "+time=5", "+tries=1", "+noidnin", proto, "porthole.test", typ)
+					out := r.run("dig", "@"+h, "+time=60", "+tries=1", "+noidnin", proto, "porthole.test", typ)
 					require.Contains(t, out, "status: NOERROR", "%s", out)
 					require.Regexp(t, `IN\s+`+typ+`\s`, out)
 					require.Contains(t, out, " aa ")

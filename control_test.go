@@ -42,11 +42,15 @@ func status(t testing.TB, h *porthole.Host, port string) porthole.PortStatus {
 	return s
 }
 
+// patience is how long a test waits for what comes at once: a machine may be busy, and
+// nobody waits that long but for what never comes.
+const patience = time.Minute
+
 // until waits for something that packets on their way will bring about. It yields
-// to them; the test's own time limit ends it.
+// to them.
 func until(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(patience)
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for !ok() {
@@ -57,10 +61,10 @@ func until(t testing.TB, what string, ok func() bool) {
 
 func dial(t testing.TB, r *rig, network string, port uint16) net.Conn {
 	t.Helper()
-	c, err := tryDial(r, network, port, 10*time.Second)
+	c, err := tryDial(r, network, port, patience)
 	require.NoError(t, err)
 	t.Cleanup(func() { c.Close() })
-	require.NoError(t, c.SetDeadline(time.Now().Add(20*time.Second)))
+	require.NoError(t, c.SetDeadline(time.Now().Add(2*patience)))
 	return c
 }
 
@@ -70,26 +74,19 @@ func tryDial(r *rig, network string, port uint16, d time.Duration) (net.Conn, er
 	return r.client.DialContext(ctx, network, netip.AddrPortFrom(stacktest.Host4.Addr(), port).String())
 }
 
-// TestQueueKeepsWhatItHolds: a service that is held before it begins a read, a
+// TestQueueKeepsWhatItHolds: a service that is held, though it waits in a read, a
 // queue of 64, 1,000 datagrams: 64 are kept, 936 refused, on both families.
 func TestQueueKeepsWhatItHolds(t *testing.T) {
 	for name, host := range families {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, tun.PipeOptions{}, nil)
 			set(t, r.host, "7/udp", "accept=never queue=64 queue-bytes=1MiB")
-			// The service waits in a read that began before: it takes the first one.
 			before := status(t, r.host, "7/udp")
 			require.Equal(t, "held", before.State)
 			c, err := r.client.DialContext(t.Context(), "udp", netip.AddrPortFrom(host, 7).String())
 			require.NoError(t, err)
 			defer c.Close()
 			one := make([]byte, 100)
-			_, err = c.Write(one)
-			require.NoError(t, err)
-			until(t, "the read under way", func() bool {
-				return status(t, r.host, "7/udp").Fates["to-service"] == before.Fates["to-service"]+1
-			})
-			before = status(t, r.host, "7/udp")
 			for i := range 10 {
 				for range 100 {
 					_, err := c.Write(one)
@@ -125,23 +122,22 @@ func TestQueueKeepsWhatItHolds(t *testing.T) {
 func TestAcceptQueueRefuses(t *testing.T) {
 	r := newRig(t, tun.PipeOptions{}, nil)
 	set(t, r.host, "7/tcp", "accept=never accept-queue=1")
-	// The service waits in an accept that began before: it takes the first one.
-	first := dial(t, r, "tcp", 7)
-	newLines(first).send(t, "200 taken", "200 taken")
 	dial(t, r, "tcp", 7)
 	last := dial(t, r, "tcp", 7)
 	until(t, "a full accept queue", func() bool { return status(t, r.host, "7/tcp").Accept == 2 })
 	_, err := tryDial(r, "tcp", 7, 300*time.Millisecond)
 	require.Error(t, err)
+	until(t, "its SYN to be refused", func() bool { return status(t, r.host, "7/tcp").Fates["accept-queue-full"] > 0 })
 	s := status(t, r.host, "7/tcp")
 	require.Equal(t, 2, s.Accept)
 	require.Equal(t, 2, s.AcceptHigh)
 	require.Equal(t, 1, s.AcceptLimit)
-	require.GreaterOrEqual(t, s.Fates["accept-queue-full"], uint64(1))
 	require.Equal(t, "accept-queue=1 accept=never", s.Changed)
-	l := r.host.Ledger()
-	require.True(t, l.LawOK, l.Broken)
-	require.Equal(t, s.Fates["accept-queue-full"], l.Fates["accept-queue-full"])
+	until(t, "the port and the host to say the same", func() bool { // a SYN may come again in between
+		l := r.host.Ledger()
+		require.True(t, l.LawOK, l.Broken)
+		return l.Fates["accept-queue-full"] == status(t, r.host, "7/tcp").Fates["accept-queue-full"]
+	})
 
 	set(t, r.host, "7/tcp", "accept=normal")
 	_, err = last.Write([]byte("served at last"))
@@ -295,16 +291,12 @@ func TestOpenAndClose(t *testing.T) {
 	readPage(t, answer)
 	r.http.CloseIdleConnections()
 	set(t, r.host, "8080/tcp", "accept=never")
-	taken := dial(t, r, "tcp", 8080) // by the accept that was under way
-	_, err = io.WriteString(taken, "GET /blob/5 HTTP/1.1\r\nHost: x\r\n\r\n")
-	require.NoError(t, err)
-	readPage(t, bufio.NewReader(taken))
 	waiting := dial(t, r, "tcp", 8080)
 	until(t, "one waiting", func() bool { return status(t, r.host, "8080/tcp").Accept == 1 })
 	require.NoError(t, r.host.Close(services.TCP(8080)))
 	_, err = waiting.Read(make([]byte, 1))
 	require.ErrorContains(t, err, "reset")
-	_, err = tryDial(r, "tcp", 8080, 10*time.Second)
+	_, err = tryDial(r, "tcp", 8080, patience)
 	require.ErrorContains(t, err, "refused")
 	_, err = io.WriteString(accepted, "GET /blob/7 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
 	require.NoError(t, err)
@@ -313,7 +305,6 @@ func TestOpenAndClose(t *testing.T) {
 	require.Contains(t, string(rest), "Content-Length: 7")
 	require.EqualError(t, r.host.Close(services.TCP(8080)), "close 8080/tcp: nobody listens there; it is left to connections until they end")
 	require.NoError(t, accepted.Close())
-	require.NoError(t, taken.Close())
 	until(t, "the port to be free", func() bool { _, ok := r.host.PortStatus(services.TCP(8080)); return !ok })
 
 	err = r.host.Close(services.TCP(8080))
@@ -376,7 +367,7 @@ func TestReloadKeepsConnections(t *testing.T) {
 		"http: restarted with its new configuration", "echo: stopped", "discard: started", "53/udp: queue=64",
 	}, changes)
 	echo()
-	_, err = tryDial(r, "tcp", 7, 10*time.Second)
+	_, err = tryDial(r, "tcp", 7, patience)
 	require.ErrorContains(t, err, "refused")
 	for _, port := range []string{"80/tcp", "8080/tcp", "9/tcp", "53/udp"} {
 		require.Equal(t, "answering", status(t, r.host, port).State, port)

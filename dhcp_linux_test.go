@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -57,7 +58,7 @@ func TestKernelUdhcpc(t *testing.T) {
 			// -q: quit when bound; -R: release on exit. The second run must get
 			// the same address again.
 			for range 2 {
-				r.run("env", "OUT="+out, "udhcpc", "-i", r.dev, "-f", "-n", "-q", "-t", "5", "-T", "1", "-O", "mtu", "-s", path)
+				r.run("env", "OUT="+out, "udhcpc", "-i", r.dev, "-f", "-n", "-q", "-t", "20", "-T", "3", "-O", "mtu", "-s", path)
 				r.run("curl", "-sS", "--fail", "-o", "/dev/null", "http://10.77.0.1/")
 				r.run("ip", "-4", "addr", "flush", "dev", r.dev)
 			}
@@ -94,9 +95,9 @@ func TestKernelDhclientRenews(t *testing.T) {
 	path, out := script(t, dhclientScript)
 	dir := t.TempDir()
 	// The client runs in the foreground until its script has seen one renewal.
-	waiting := `#!/bin/sh
-` + `case "$reason" in RENEW) kill -TERM $(cat "` + dir + `/pid");; esac
-` + dhclientScript[len("#!/bin/sh\n"):]
+	waiting := strings.TrimSuffix(dhclientScript, "exit 0\n") +
+		`case "$reason" in RENEW) kill -TERM $(cat "` + dir + `/pid");; esac
+`
 	require.NoError(t, os.WriteFile(path, []byte(waiting), 0o755))
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -106,7 +107,8 @@ func TestKernelDhclientRenews(t *testing.T) {
 	log, _ := cmd.CombinedOutput() // ends by the script's signal
 	b, err := os.ReadFile(out)
 	require.NoError(t, err, "%s", log)
-	require.Regexp(t, `BOUND (\S+) [^\n]*\nRENEW `, string(b), "%s", log)
+	// On a busy machine it may come to renew too late at first.
+	require.Regexp(t, `(?s)BOUND (\S+) .*\nRENEW `, string(b), "%s", log)
 	r.law()
 }
 

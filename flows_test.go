@@ -7,9 +7,27 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"porthole"
 	"porthole/demux/flow"
+	"porthole/services"
 	"porthole/tun"
 )
+
+// tellFlows prints the flows of a port if the test fails.
+func tellFlows(t *testing.T, h *porthole.Host, port services.Port) {
+	t.Cleanup(func() {
+		if !t.Failed() {
+			return
+		}
+		for _, f := range h.Flows(&port, 0) {
+			if f, ok := h.Flow(f.ID); ok {
+				var b strings.Builder
+				_ = f.WriteLadder(&b)
+				t.Logf("%s\n%s%+v", f.Line(), b.String(), f.Receive)
+			}
+		}
+	})
+}
 
 // TestTimelines: a request over HTTP has a flow with every station of its way.
 func TestTimelines(t *testing.T) {

@@ -244,7 +244,7 @@ func TestHostileForgedErrors(t *testing.T) {
 				c, err := r.client.DialTCP(t.Context(), ap(h.host, 7), stack.DialConfig{})
 				require.NoError(t, err)
 				t.Cleanup(func() { c.Close() })
-				require.NoError(t, c.SetDeadline(time.Now().Add(20*time.Second)))
+				require.NoError(t, c.SetDeadline(time.Now().Add(2*patience)))
 				return c, netip.MustParseAddrPort(c.LocalAddr().String())
 			}
 			echo := func(c net.Conn, data []byte) {

@@ -55,6 +55,7 @@ func TestDownloadOverBadLink(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			const rules = "loss:1%,delay:1ms±0.5ms,reorder:5%,duplicate:2%,corrupt:1%,seed:7"
 			r := ruledRig(t, o, rules, rules)
+			tellFlows(t, r.host, services.TCP(80))
 			resp, err := r.http.Get("http://10.77.0.1/blob/1048576")
 			require.NoError(t, err)
 			defer resp.Body.Close()
@@ -168,6 +169,7 @@ func TestDownloadFromBadPort(t *testing.T) {
 	for name, o := range map[string]tun.PipeOptions{"plain": {}, "gso": {GSO: true}} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, o, nil)
+			tellFlows(t, r.host, services.TCP(80))
 			set(t, r.host, "80/tcp", "impair=loss:2%,delay:1ms±0.5ms,duplicate:2%,seed:5 impair-out=loss:1%,corrupt:1%,delay:1ms,seed:6")
 			resp, err := r.http.Get("http://10.77.0.1/blob/1048576")
 			require.NoError(t, err)

@@ -178,10 +178,10 @@ func (r *kernelRig) law() {
 			return err
 		})
 	}
-	require.Eventually(r.t, func() bool { // what the kernel's queue held is still being read
+	until(r.t, "the kernel's count of packets", func() bool { // what its queue held is still being read
 		stats()
 		return r.host.Health().Arrived["device"] == s.InPackets
-	}, 5*time.Second, time.Millisecond, "device counter differs: %v", r.host.Health())
+	})
 	h := r.host.Health()
 	require.True(r.t, h.LedgerOK)
 	for _, p := range r.host.Ports() {

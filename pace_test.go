@@ -40,6 +40,9 @@ func TestPaceOfEveryService(t *testing.T) {
 					return s.Accept
 				}
 			}
+			if s.Port.Proto == "udp" { // discard's self-test does not wait until it is read
+				until(t, "the self-test to be taken", func() bool { return waits(p) == status(t, r.host, p).Arrived })
+			}
 			for _, text := range []string{"fixed(20ms)", "exp(1ms)", "20ms"} {
 				before := waits(p)
 				set(t, r.host, p, "service-delay="+text)
@@ -50,9 +53,9 @@ func TestPaceOfEveryService(t *testing.T) {
 			}
 			set(t, r.host, p, "service-delay=0 accept=never")
 			before := waits(p)
-			come() // a take may be under way
 			come()
-			until(t, "one to wait", func() bool { return waiting() > 0 && waits(p)+uint64(waiting()) == before+2 })
+			come()
+			until(t, "both to wait", func() bool { return waiting() == 2 && waits(p) == before })
 			require.Equal(t, "held", status(t, r.host, p).State)
 			require.NoError(t, r.host.Reset(s.Port))
 			until(t, "all to be taken", func() bool { return waiting() == 0 && waits(p) == before+2 })

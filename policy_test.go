@@ -77,12 +77,12 @@ func TestHeadDropKeepsTheNewest(t *testing.T) {
 // though its queue never fills; the rest is answered in order.
 func TestCoDelDrops(t *testing.T) {
 	r := newRig(t, tun.PipeOptions{}, nil)
-	set(t, r.host, "7/udp", "service-delay=2ms")
+	set(t, r.host, "7/udp", "accept=never")
 	before := status(t, r.host, "7/udp")
 	c := dial(t, r, "udp", 7)
 	numbers(t, r, c, "7/udp", 300)
-	set(t, r.host, "7/udp", "policy=codel codel-target=1ms codel-interval=5ms")
-	require.Equal(t, "policy=codel codel-target=1ms codel-interval=5ms service-delay=2ms", status(t, r.host, "7/udp").Changed)
+	set(t, r.host, "7/udp", "policy=codel codel-target=1ms codel-interval=5ms service-delay=2ms accept=normal")
+	require.Equal(t, "policy=codel codel-target=1ms codel-interval=5ms service-delay=2ms accept=normal", status(t, r.host, "7/udp").Changed)
 	until(t, "all to have gone", func() bool { return status(t, r.host, "7/udp").Queued == 0 })
 	s := status(t, r.host, "7/udp")
 	lost := s.Fates["codel-drop"]

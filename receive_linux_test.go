@@ -2,7 +2,7 @@ package porthole_test
 
 import (
 	"net"
-	"os"
+	"net/netip"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -18,28 +18,14 @@ func TestKernelSlowReader(t *testing.T) {
 	const all = 1 << 20
 	k := newKernelRig(t, kernelOptions{})
 	set(t, k.host, "9/tcp", "receive-buffer=64KiB accept=never")
-	var conns [2]*net.TCPConn // the accept under way takes the first
-	for i := range conns {
-		inNamespace(t, k.ns, func() error {
-			c, err := net.Dial("tcp", "10.77.0.1:9")
-			if err == nil {
-				conns[i] = c.(*net.TCPConn)
-			}
-			return err
-		})
-		defer conns[i].Close()
-	}
-	c := conns[1]
-	wrote := pour(c, all)
-	t.Cleanup(func() {
-		if t.Failed() {
-			for _, f := range k.host.Flows(&[]services.Port{services.TCP(9)}[0], 0) {
-				f, _ := k.host.Flow(f.ID)
-				_ = f.WriteLadder(os.Stderr)
-				t.Logf("%+v", f.Receive)
-			}
-		}
+	var c *net.TCPConn
+	inNamespace(t, k.ns, func() (err error) {
+		c, err = net.DialTCP("tcp", nil, net.TCPAddrFromAddrPort(netip.MustParseAddrPort("10.77.0.1:9")))
+		return err
 	})
+	defer c.Close()
+	wrote := pour(c, all)
+	tellFlows(t, k.host, services.TCP(9))
 	until(t, "a closed window", func() bool { return status(t, k.host, "9/tcp").ZeroWindowsNow == 1 })
 	s := status(t, k.host, "9/tcp")
 	require.Equal(t, 64<<10, s.ReceiveBuffer)

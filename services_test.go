@@ -85,14 +85,14 @@ func TestDNSService(t *testing.T) {
 			for _, network := range []string{"udp", "tcp"} {
 				t.Run(name+"/"+network, func(t *testing.T) {
 					ask := func(q string, typ uint16) *dns.Msg {
-						ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+						ctx, cancel := context.WithTimeout(context.Background(), patience)
 						defer cancel()
 						c, err := r.client.DialContext(ctx, network, netip.AddrPortFrom(host, 53).String())
 						require.NoError(t, err)
 						m := new(dns.Msg)
 						m.SetQuestion(q, typ)
 						// A PacketConn is what tells the library to write datagrams.
-						reply, _, err := (&dns.Client{Net: network, Timeout: 10 * time.Second}).
+						reply, _, err := (&dns.Client{Net: network, Timeout: patience}).
 							ExchangeWithConnContext(ctx, m, &dns.Conn{Conn: c})
 						require.NoError(t, err)
 						c.Close()
@@ -120,7 +120,7 @@ func TestFTPService(t *testing.T) {
 		for name, host := range families {
 			t.Run(name, func(t *testing.T) {
 				dial := func(network, address string) (net.Conn, error) {
-					ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+					ctx, cancel := context.WithTimeout(context.Background(), patience)
 					defer cancel()
 					return r.client.DialContext(ctx, network, address)
 				}
@@ -150,12 +150,12 @@ func TestFTPService(t *testing.T) {
 // again while its last ones are in TIME-WAIT, and port 20 is the service's in the table.
 func TestFTPActive(t *testing.T) {
 	r := newRig(t, tun.PipeOptions{}, nil)
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	c, err := r.client.DialContext(ctx, "tcp", "10.77.0.1:21")
 	require.NoError(t, err)
 	defer c.Close()
-	require.NoError(t, c.SetDeadline(time.Now().Add(20*time.Second)))
+	require.NoError(t, c.SetDeadline(time.Now().Add(patience)))
 	lines := newLines(c)
 	lines.expect(t, "220")
 	lines.send(t, "USER anonymous", "331")
@@ -187,11 +187,11 @@ func TestEchoAndDiscardServices(t *testing.T) {
 	onEveryLink(t, nil, func(t *testing.T, r *rig) {
 		for _, host := range families {
 			for _, network := range []string{"tcp", "udp"} {
-				ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+				ctx, cancel := context.WithTimeout(context.Background(), patience)
 				defer cancel()
 				c, err := r.client.DialContext(ctx, network, netip.AddrPortFrom(host, 7).String())
 				require.NoError(t, err)
-				require.NoError(t, c.SetDeadline(time.Now().Add(10*time.Second)))
+				require.NoError(t, c.SetDeadline(time.Now().Add(patience)))
 				_, err = c.Write([]byte("hello"))
 				require.NoError(t, err)
 				b := make([]byte, 5)
@@ -216,7 +216,7 @@ func TestDHCPService(t *testing.T) {
 	pc, err := r.client.ListenPacket(67, stack.PacketConfig{Owner: "relay"})
 	require.NoError(t, err)
 	defer pc.Close()
-	require.NoError(t, pc.SetDeadline(time.Now().Add(10*time.Second)))
+	require.NoError(t, pc.SetDeadline(time.Now().Add(patience)))
 	hw := net.HardwareAddr{2, 0, 0, byte(rand.IntN(256)), 0, 9}
 	ask := func(m *dhcpv4.DHCPv4) *dhcpv4.DHCPv4 {
 		m.GatewayIPAddr = net.IPv4(10, 77, 0, 2)

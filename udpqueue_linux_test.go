@@ -60,7 +60,7 @@ func TestKernelUDPQueue(t *testing.T) {
 					require.ErrorIs(t, err, unix.ENOBUFS)
 				}
 				if i%100 == 99 {
-					require.Eventually(t, func() bool { return table.Port(port).Arrived == uint64(i+1) }, 5*time.Second, time.Millisecond)
+					until(t, "a batch", func() bool { return table.Port(port).Arrived == uint64(i+1) })
 				}
 			}
 			st := table.Port(port)
@@ -68,7 +68,7 @@ func TestKernelUDPQueue(t *testing.T) {
 			require.EqualValues(t, 936, st.Fates[demux.QueueFull])
 
 			require.True(t, s.SetPace(false, at.Port(), stack.Delay{}, false))
-			require.NoError(t, client.SetReadDeadline(time.Now().Add(5*time.Second)))
+			require.NoError(t, client.SetReadDeadline(time.Now().Add(patience)))
 			buf := make([]byte, 100)
 			for i := range 64 {
 				want := fmt.Sprint("datagram ", i)

@@ -42,8 +42,9 @@ type Door struct {
 	highAcc  int
 	late     uint64
 	cookies  int64 // a cookie's ACK may come until then
+	withheld bool  // Accept takes nothing
 	closed   bool
-	some     sync.Cond // waiting is not empty, or closed
+	some     sync.Cond // Accept may go on
 
 	busy atomic.Bool // a segment without SYN must be looked at too
 }
@@ -308,7 +309,7 @@ func (d *Door) Arrive(now int64, k FlowKey, c any) bool {
 func (d *Door) Accept() (c any, ok bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for len(d.waiting) == 0 && !d.closed {
+	for (len(d.waiting) == 0 || d.withheld) && !d.closed {
 		d.some.Wait()
 	}
 	if d.closed {
@@ -333,6 +334,15 @@ func (d *Door) Set(c DoorConfig) {
 	d.mu.Lock()
 	d.conf = c
 	d.mu.Unlock()
+}
+
+// Withhold keeps Accept from the connections that wait, or ends that: it counts from
+// the moment it returns, also for who waits already.
+func (d *Door) Withhold(on bool) {
+	d.mu.Lock()
+	d.withheld = on
+	d.mu.Unlock()
+	d.some.Broadcast()
 }
 
 // DoorStats are the door's queues at one instant.

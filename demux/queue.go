@@ -62,7 +62,7 @@ func (l *line) popLocked(p *pool) ref {
 
 // Pop takes the oldest packet of a socket port for its owner: its fate is
 // to-service from then on. The packet is the caller's until it calls Free. When
-// the queue is empty ok is false and the caller may wait for Wake.
+// the queue is empty, or withheld, ok is false and the caller may wait for Wake.
 func (t *Table) Pop(p Port) (pkt Packet, ok bool, err error) {
 	var one [1]Packet
 	n, err := t.PopAll(p, one[:])
@@ -79,8 +79,8 @@ func (t *Table) PopAll(p Port, dst []Packet) (n int, err error) {
 		l.mu.Unlock()
 		return 0, ErrReleased
 	}
-	if l.n == 0 || st&lent != 0 { // what is queued came after what the reader holds
-		if st&waiting == 0 {
+	if l.n == 0 || st&(lent|withheld) != 0 { // what is queued came after what the reader holds
+		if st&(waiting|withheld) == 0 {
 			l.state.Store(st | waiting)
 		}
 		l.mu.Unlock()

@@ -34,12 +34,13 @@ const (
 	inline                      // the reader may serve it while it is empty, a socket port while its owner waits
 	serving                     // a worker or the reader serves it now
 	ready                       // it stands in the run queue; never together with serving
-	waiting                     // its owner waits for a packet
+	waiting                     // its owner waits for a packet that it may have
 	full                        // it has refused a packet since it was last half empty
 	headDrop                    // policy of a socket's queue; neither: tail drop
 	coDel
 	lent     // the reader serves a socket port for the owner who has it now; cleared with its owner
 	impaired // its packets go through rules
+	withheld // its owner gets none
 )
 
 // usual is the fate of most packets of a port, counted in its line.
@@ -281,6 +282,27 @@ func (t *Table) SetInline(p Port, on bool) {
 		l.state.Store(st | inline)
 	case !on:
 		l.state.Store(st &^ inline)
+	}
+}
+
+// Withhold keeps a socket port's owner from its queue, or ends that: Pop finds nothing
+// from the moment it returns, also for who waits already.
+func (t *Table) Withhold(p Port, on bool) {
+	l := &t.lines[p]
+	l.mu.Lock()
+	st := l.state.Load()
+	if st&bound == 0 || on == (st&withheld != 0) {
+		l.mu.Unlock()
+		return
+	}
+	if on {
+		l.state.Store(st&^waiting | withheld)
+	} else {
+		l.state.Store(st &^ withheld)
+	}
+	l.mu.Unlock()
+	if !on {
+		t.Signal(p)
 	}
 }
 

@@ -167,21 +167,20 @@ func TestAnswerHeld(t *testing.T) {
 	port := demux.UDPPort(53)
 	st := func() demux.PortStats { return r.table.Port(port) }
 	require.NoError(t, r.table.SetLimits(port, demux.Limits{Packets: 8}))
-	for _, hold := range []func(on bool){
-		func(on bool) { r.host.SetPace(false, 53, stack.Delay{}, on) },
-		func(on bool) {
+	for _, delay := range []time.Duration{0, time.Hour} {
+		hold := func(on bool) {
 			d := stack.Delay{}
 			if on {
-				d.Mean = time.Hour
+				d.Mean = delay
 			}
-			r.host.SetPace(false, 53, d, false)
-		},
-	} {
+			r.host.SetPace(false, 53, d, on && delay == 0)
+		}
 		untilInline(t, a, c)
 		hold(true)
-		// The service waits for a packet already: it takes one more.
-		require.Equal(t, "read 0", ask(t, c, "0"))
-		require.Equal(t, "0", <-a.got)
+		if delay > 0 { // the service waits for a packet already: it takes one more
+			require.Equal(t, "read 0", ask(t, c, "0"))
+			require.Equal(t, "0", <-a.got)
+		}
 		inline, lost, arrived := a.inline.Load(), st().Fates[demux.QueueFull], st().Arrived
 		for i := range 20 {
 			_, err := c.Write([]byte{'a' + byte(i)})

@@ -134,17 +134,26 @@ func (p *pace) wait(closed <-chan struct{}, dead *deadline) {
 }
 
 // SetPace sets how a bound port's service takes from its queue; false when nobody
-// has the port.
+// has the port. When it has returned, a service on hold takes nothing more, a read or
+// accept that waited already included.
 func (s *Stack) SetPace(tcp bool, port uint16, d Delay, hold bool) bool {
-	p := s.paceOf(tcp, port)
-	if p == nil {
-		return false
+	if tcp {
+		ln := s.listeners[port].Load()
+		if ln != nil {
+			ln.pace.set(d, hold)
+			ln.door.Withhold(hold)
+		}
+		return ln != nil
 	}
-	p.set(d, hold)
-	if pc := s.sockets[port].Load(); pc != nil && !tcp {
+	pc := s.sockets[port].Load()
+	if pc != nil {
+		pc.pace.set(d, hold)
 		pc.settleAnswer()
+		if !isClosed(pc.closed) { // else the port may be another's
+			s.table.Withhold(pc.port, hold)
+		}
 	}
-	return true
+	return pc != nil
 }
 
 // Pace is what SetPace has set.
