@@ -19,7 +19,7 @@ import (
 // idle longest, RFC 7766, section 6.2.3), queries of a connection, time without a
 // query, time for the rest of a message begun, time for the client to take a reply.
 
-// conn is one connection. last is when its latest query was complete.
+// conn is one connection. last is when it had answered its latest query.
 type conn struct {
 	net.Conn
 	last time.Time // guarded by server.connMu
@@ -121,14 +121,15 @@ func (s *server) serveConn(ctx context.Context, c *conn) {
 // flushes and sets a time limit only when it has to wait.
 func (s *server) readMessage(c *conn, in *bufio.Reader, out *bufio.Writer, msg []byte) ([]byte, error) {
 	if in.Buffered() == 0 {
-		if err := s.flush(c, out); err != nil {
-			return msg, err
-		}
+		// Before the client has its reply: who was answered is not the idlest.
 		now := s.env.Now()
 		s.connMu.Lock()
 		c.last = now
 		s.connMu.Unlock()
-		c.SetReadDeadline(now.Add(s.cfg.TCPIdle))
+		if err := s.flush(c, out); err != nil {
+			return msg, err
+		}
+		c.SetReadDeadline(s.env.Now().Add(s.cfg.TCPIdle))
 		if _, err := in.Peek(1); err != nil {
 			return msg, err
 		}
