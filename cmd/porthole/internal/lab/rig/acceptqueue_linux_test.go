@@ -8,10 +8,17 @@ import (
 
 // TestAcceptQueue: the smaller the backlog, the more is refused and the fewer connect
 // at once, at the host as at the kernel; the size that `why` names is near what the
-// arrivals and the service make necessary.
+// arrivals and the service make necessary. The service takes one connection a second,
+// so that a machine on which clients come late serves few of them meanwhile.
 func TestAcceptQueue(t *testing.T) {
-	r := found(t, &AcceptQueue, true, "backlog=1,16,256", "clients=40", "within=200ms")
+	r := found(t, &AcceptQueue, true, "backlog=1,16,256", "clients=40", "within=200ms", "hold=1s")
 	refused, first, never := column(t, r, "refused"), column(t, r, "1st SYN"), column(t, r, "never")
+	connected := func(row []any) (n float64) {
+		for _, tries := range row[first : first+4] {
+			n += tries.(float64)
+		}
+		return n
+	}
 	for _, server := range []string{"porthole", "kernel"} {
 		rows := where(r, server)
 		require.Len(t, rows, 3)
@@ -19,14 +26,15 @@ func TestAcceptQueue(t *testing.T) {
 		require.Greater(t, small[refused], middle[refused], server)
 		require.Greater(t, middle[refused], large[refused], server)
 		require.Zero(t, large[refused], server)
-		require.Less(t, small[first], middle[first], server)
-		require.Less(t, middle[first], large[first], server)
-		require.Equal(t, 40., large[first], server)
+		const served = 5 // while they came
+		require.LessOrEqual(t, small[first], 1+1.+served, server)
+		require.LessOrEqual(t, middle[first], 16+1.+served, server)
+		require.Equal(t, 40., connected(large), server)
 		require.Zero(t, large[never], server)
 	}
 	enough := column(t, r, "enough")
 	for _, row := range where(r, "porthole", 1.) {
-		require.InDelta(t, 35, row[enough], 5) // 40 clients, some 4 of them served meanwhile
+		require.InDelta(t, 36, row[enough], 4) // 40 clients, some of them served meanwhile
 	}
 	require.Nil(t, where(r, "porthole", 256.)[0][enough])
 }

@@ -260,7 +260,7 @@ func bindFull(ctx context.Context, t Target, port uint16) (func(), error) {
 	if err != nil {
 		return nil, err
 	}
-	d := net.Dialer{Timeout: 5 * time.Second}
+	d := net.Dialer{Timeout: patience}
 	c, err := d.DialContext(ctx, "tcp4", t.At(port).String())
 	if err != nil {
 		_ = ln.Close()

@@ -102,7 +102,7 @@ func runHandshake(ctx context.Context, r *lab.Run) (err error) {
 		link.Set(r, rules, rules)
 		var all []steps
 		for j := range n {
-			s, err := oneHandshake(ctx, g, t.At(port), 4*d+r.Duration("work")+5*time.Second)
+			s, err := oneHandshake(ctx, g, t.At(port), 4*d+r.Duration("work")+patience)
 			if err != nil {
 				return err
 			}
@@ -130,7 +130,7 @@ func serveByte(ctx context.Context, g *Rig, ln net.Listener, port uint16, work t
 		if err != nil {
 			return
 		}
-		_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(patience))
 		if _, err := io.ReadFull(c, make([]byte, 1)); err == nil {
 			_, _ = c.Write([]byte{'.'})
 		}
@@ -139,9 +139,9 @@ func serveByte(ctx context.Context, g *Rig, ln net.Listener, port uint16, work t
 }
 
 // oneHandshake is one connection: the client's clock and the host's timeline of it.
-func oneHandshake(ctx context.Context, g *Rig, at netip.AddrPort, most time.Duration) (s steps, err error) {
+func oneHandshake(ctx context.Context, g *Rig, at netip.AddrPort, within time.Duration) (s steps, err error) {
 	began := time.Now()
-	d := net.Dialer{Timeout: most}
+	d := net.Dialer{Timeout: within}
 	c, err := d.DialContext(ctx, "tcp4", at.String())
 	if err != nil {
 		return s, err
@@ -150,7 +150,7 @@ func oneHandshake(ctx context.Context, g *Rig, at netip.AddrPort, most time.Dura
 	s[connectReturns] = time.Since(began)
 	unblock := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Now()) })
 	defer unblock()
-	_ = c.SetDeadline(began.Add(most))
+	_ = c.SetDeadline(began.Add(within))
 	if _, err := c.Write([]byte{'?'}); err != nil {
 		return s, err
 	}

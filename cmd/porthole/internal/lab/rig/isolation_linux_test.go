@@ -9,7 +9,7 @@ import (
 // TestIsolation: with a queue each, a flood of one service loses no request to the
 // other; in a queue that both share, it loses most and makes the rest wait.
 func TestIsolation(t *testing.T) {
-	r := found(t, &Isolation, true, "load=0,5", "over=600ms", "work=4ms", "queue=32", "rate=100")
+	r := found(t, &Isolation, true, "load=0,5", "over=1s", "work=10ms", "queue=32", "rate=100")
 	answered, median, load := column(t, r, "answered"), column(t, r, "median"), column(t, r, "load")
 	for _, server := range []string{"porthole", "kernel"} {
 		own, shared := where(r, server, "one each"), where(r, server, "one for both")

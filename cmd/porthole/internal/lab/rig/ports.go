@@ -65,6 +65,7 @@ var portCases = []portCase{
 type used struct {
 	target    Target
 	portCase  portCase
+	port      uint16 // the first of the server's
 	tried     int
 	connected []time.Duration // when, since the case began
 	noPort    int
@@ -101,14 +102,17 @@ func runPorts(ctx context.Context, r *lab.Run) (err error) {
 				continue
 			}
 			for _, t := range g.Targets() {
-				f := &used{target: t, portCase: c, other: map[string]int{}}
+				f := &used{target: t, portCase: c, port: 7000 + uint16(10*i), other: map[string]int{}}
 				now = append(now, f)
 				at := len(now) - 1
-				wg.Go(func() { errs[at] = f.run(ctx, r, 7000+uint16(10*i)) })
+				wg.Go(func() { errs[at] = f.run(ctx, r) })
 			}
 		}
 		wg.Wait()
 		all = append(all, now...)
+		for i, f := range now { // when nobody opens or closes: see timeWaits
+			errs[i] = errors.Join(errs[i], f.countTimeWaits(ctx))
+		}
 		if err := errors.Join(errs...); err != nil {
 			return err
 		}
@@ -117,12 +121,12 @@ func runPorts(ctx context.Context, r *lab.Run) (err error) {
 	return nil
 }
 
-// run opens and closes connections to ports of its own, from port on.
-func (f *used) run(ctx context.Context, r *lab.Run, port uint16) error {
+// run opens and closes connections to ports of its own.
+func (f *used) run(ctx context.Context, r *lab.Run) error {
 	var serving sync.WaitGroup
 	defer serving.Wait()
 	for i := range f.portCase.servers {
-		ln, err := f.target.Listen(port+uint16(i), 128)
+		ln, err := f.target.Listen(f.port+uint16(i), 128)
 		if err != nil {
 			return err
 		}
@@ -130,9 +134,9 @@ func (f *used) run(ctx context.Context, r *lab.Run, port uint16) error {
 		serving.Go(func() { f.serve(ln) })
 	}
 	began := time.Now()
-	d := net.Dialer{Timeout: 2 * time.Second}
-	err := steadily(ctx, float64(r.Int("rate")), 1, r.Duration("over"), func() error {
-		c, err := d.DialContext(ctx, "tcp4", f.target.At(port+uint16(f.tried%f.portCase.servers)).String())
+	d := net.Dialer{Timeout: patience}
+	return steadily(ctx, float64(r.Int("rate")), 1, r.Duration("over"), func() error {
+		c, err := d.DialContext(ctx, "tcp4", f.target.At(f.port+uint16(f.tried%f.portCase.servers)).String())
 		switch {
 		case err != nil && ctx.Err() != nil:
 			return ctx.Err()
@@ -152,9 +156,6 @@ func (f *used) run(ctx context.Context, r *lab.Run, port uint16) error {
 		f.tried++
 		return nil
 	})
-	n, werr := timeWaits(f.target, port, f.portCase.servers)
-	f.timeWait = n
-	return errors.Join(err, werr)
 }
 
 // why names an error as a client's log would.
@@ -183,7 +184,7 @@ func (f *used) serve(ln net.Listener) {
 				_ = tc.CloseWrite()
 			}
 		}
-		_ = c.SetDeadline(time.Now().Add(time.Second))
+		_ = c.SetDeadline(time.Now().Add(patience))
 		_, _ = io.Copy(io.Discard, c)
 		_ = c.Close()
 	}
@@ -196,7 +197,7 @@ func (f *used) talk(c *net.TCPConn) error {
 	case f.portCase.reset:
 		return c.SetLinger(0)
 	case f.portCase.server:
-		_ = c.SetReadDeadline(time.Now().Add(time.Second))
+		_ = c.SetReadDeadline(time.Now().Add(patience))
 		_, err := io.Copy(io.Discard, c)
 		return err
 	}
@@ -204,28 +205,44 @@ func (f *used) talk(c *net.TCPConn) error {
 	return err
 }
 
-// timeWaits counts the client's sockets in TIME-WAIT towards those ports.
-func timeWaits(t Target, port uint16, n int) (int, error) {
+// countTimeWaits waits until none of the client's sockets is on its way to TIME-WAIT,
+// and counts those that are in it.
+func (f *used) countTimeWaits(ctx context.Context) error {
+	var others int
+	var err error
+	_ = until(ctx, patience, func() bool { // who is on the way for longer does not count
+		f.timeWait, others, err = timeWaits(f.target, f.port, f.portCase.servers)
+		return err != nil || others == 0
+	}, "the last FIN")
+	return err
+}
+
+// timeWaits counts the client's sockets towards those ports: those in TIME-WAIT and the
+// others. The kernel gives its list in parts, and finds its place again by counting: a
+// list that changes meanwhile has one twice, or not at all.
+func timeWaits(t Target, port uint16, n int) (waiting, others int, err error) {
 	file, err := os.Open("/proc/thread-self/net/tcp")
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	defer func() { _ = file.Close() }()
 	a := t.Addr.As4()
-	count := 0
 	lines := bufio.NewScanner(file)
 	for lines.Scan() { // sl local_address rem_address st ...
 		w := strings.Fields(lines.Text())
-		if len(w) < 4 || w[3] != "06" {
+		if len(w) < 4 {
 			continue
 		}
 		addr, p, _ := strings.Cut(w[2], ":")
 		v, err := strconv.ParseUint(p, 16, 16)
-		if err == nil && addr == fmt.Sprintf("%02X%02X%02X%02X", a[3], a[2], a[1], a[0]) && int(v) >= int(port) && int(v) < int(port)+n {
-			count++
+		switch ours := err == nil && addr == fmt.Sprintf("%02X%02X%02X%02X", a[3], a[2], a[1], a[0]) && int(v) >= int(port) && int(v) < int(port)+n; {
+		case ours && w[3] == "06":
+			waiting++
+		case ours:
+			others++
 		}
 	}
-	return count, lines.Err()
+	return waiting, others, lines.Err()
 }
 
 func (f *used) errors() string {

@@ -123,7 +123,7 @@ func Up(ctx context.Context, r *lab.Run, o Options) (*Rig, error) {
 		carries := func() bool {
 			return probeTCP(ctx, netip.AddrPortFrom(g.far.server, 1), 100*time.Millisecond) == heardNo
 		}
-		if err := until(ctx, 10*time.Second, carries, "the veth pair to carry packets"); err != nil {
+		if err := until(ctx, patience, carries, "the veth pair to carry packets"); err != nil {
 			return nil, errors.Join(err, g.Close())
 		}
 		if err := g.FarSysctl("net.ipv4.tcp_syncookies", "0"); err != nil {

@@ -10,9 +10,12 @@ import (
 	"porthole/cmd/porthole/internal/lab"
 )
 
+// patience is how long an experiment waits for what comes at once unless something is broken.
+const patience = 30 * time.Second
+
 // until looks every millisecond whether something has come true.
-func until(ctx context.Context, most time.Duration, ok func() bool, format string, args ...any) error {
-	over := time.Now().Add(most)
+func until(ctx context.Context, within time.Duration, ok func() bool, format string, args ...any) error {
+	over := time.Now().Add(within)
 	for !ok() {
 		select {
 		case <-ctx.Done():
@@ -20,7 +23,7 @@ func until(ctx context.Context, most time.Duration, ok func() bool, format strin
 		case <-time.After(time.Millisecond):
 		}
 		if time.Now().After(over) {
-			return fmt.Errorf("waited %v for "+format, append([]any{most}, args...)...)
+			return fmt.Errorf("waited %v for "+format, append([]any{within}, args...)...)
 		}
 	}
 	return nil

@@ -162,7 +162,7 @@ func arrived(ctx context.Context, t Target, port uint16, n int) error {
 		s, _ := t.rig.Host.PortStatus(services.UDP(port))
 		return s.Arrived >= uint64(n)
 	}
-	return until(ctx, 5*time.Second, seen, "the host to read %d datagrams from its device", n)
+	return until(ctx, patience, seen, "the host to read %d datagrams from its device", n)
 }
 
 // settle reads what was kept and counts what was lost.
@@ -179,7 +179,7 @@ func (b *burst) settle(pc net.PacketConn, port uint16) error {
 		held = s.QueuedBytes
 	}
 	buf := make([]byte, 2048)
-	for over := time.Now().Add(10 * time.Second); ; {
+	for over := time.Now().Add(patience); ; {
 		var err error
 		if b.lost, err = b.dropped(pc, port); err != nil {
 			return err

@@ -101,7 +101,7 @@ func uploadThrough(ctx context.Context, r *lab.Run, g *Rig, link *Link, port uin
 	var got atomic.Int64
 	done := make(chan struct{})
 	go func() { defer close(done); count(ln, &got) }()
-	d := net.Dialer{Timeout: 4*r.Duration("delay") + 5*time.Second}
+	d := net.Dialer{Timeout: 4*r.Duration("delay") + patience}
 	conn, err := d.DialContext(ctx, "tcp4", t.At(port).String())
 	if err != nil {
 		_ = ln.Close()

@@ -9,7 +9,7 @@ import (
 // TestWindow: no window is faster than window/RTT and none faster than the wire; a
 // large one is faster than a small one.
 func TestWindow(t *testing.T) {
-	r := found(t, &Window, false, "buffer=16384,1048576", "rate=20")
+	r := found(t, &Window, false, "buffer=16384,1048576", "rate=20", "over=2s")
 	require.Len(t, r.Rows, 2)
 	window, rate, rtt := 1, column(t, r, "throughput"), column(t, r, "smallest RTT")
 	for _, row := range r.Rows {
