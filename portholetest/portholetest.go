@@ -26,7 +26,7 @@ import (
 )
 
 // Timeout is how long an expectation waits for what it expects.
-const Timeout = 10 * time.Second
+const Timeout = 30 * time.Second
 
 // Host is a running host with its client.
 type Host struct {

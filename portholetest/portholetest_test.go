@@ -30,10 +30,18 @@ func TestHTTPClient(t *testing.T) {
 
 func TestClosedPortIsCounted(t *testing.T) {
 	h := portholetest.New(t, portholetest.Only("echo"))
-	_, err := h.Dial(context.Background(), "80/tcp")
+	c, err := h.Dial(context.Background(), "80/udp") // over TCP a busy client may ask again
+	require.NoError(t, err)
+	defer c.Close()
+	_, err = c.Write([]byte("x"))
+	require.NoError(t, err)
+	_, err = c.Read(make([]byte, 1))
 	require.Error(t, err)
 	h.Expect(t, demux.Closed).Exactly(1)
 	h.Expect(t, demux.Closed).On("closed").Exactly(1)
+	_, err = h.Dial(context.Background(), "80/tcp")
+	require.Error(t, err)
+	h.Expect(t, demux.Closed).AtLeast(2)
 	f := &failer{TB: t}
 	h.Expect(f, demux.Closed).On("81/tcp")
 	require.Contains(t, f.said, "nobody has or had")

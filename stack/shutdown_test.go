@@ -164,6 +164,7 @@ func TestFullPipe(t *testing.T) {
 			r := newRig(t, o)
 			c, s := pair(t, r, stacktest.Host4.Addr())
 			for _, end := range []net.Conn{c, s} {
+				require.NoError(t, end.SetDeadline(time.Time{})) // as long as it takes
 				go io.CopyN(end, zeros{}, 4<<20)
 			}
 			for range 2000 { // RSTs, unreachables, echoes of both sides

@@ -208,7 +208,7 @@ func TestLoopbackGuards(t *testing.T) {
 				r.Header.Set("Authorization", "Bearer "+token)
 				tt.edit(r)
 				tr := &http.Transport{DisableKeepAlives: true}
-				resp, err := (&http.Client{Transport: tr, Timeout: 10 * time.Second}).Do(r)
+				resp, err := (&http.Client{Transport: tr, Timeout: time.Minute}).Do(r)
 				require.NoError(t, err)
 				_, _ = io.Copy(io.Discard, resp.Body)
 				_ = resp.Body.Close()

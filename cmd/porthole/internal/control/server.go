@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/net/netutil"
@@ -66,8 +67,11 @@ func bind(dir, path string) (s *Server, holder net.Conn, err error) {
 		return nil, nil, err
 	}
 	defer unlock()
-	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
+	switch c, err := net.Dial("unix", path); {
+	case err == nil:
 		return nil, c, nil
+	case errors.Is(err, syscall.EAGAIN): // see dial
+		return nil, nil, fmt.Errorf("control socket %s: its host is alive and has no time; choose another --name", path)
 	}
 	if fi, err := os.Lstat(path); err == nil {
 		if fi.Mode().Type() != os.ModeSocket {
