@@ -20,13 +20,18 @@ vet:
 race:
 	$(GO) test -race -short -timeout 20m ./...
 
-# Every fuzz target in turn, FUZZTIME each. A package that does not build fails it.
+# Every fuzz target in turn, FUZZTIME each (a time, or runs: 5000x). A package that does
+# not build fails it. Up to Go 1.26 a busy machine's fuzzer may take the end of its time
+# for an error (go.dev/issue/75804): one "context deadline exceeded", and no input that
+# fails.
 fuzz:
 	@set -e; packages=$$($(GO) list ./...); for p in $$packages; do \
 	  targets=$$($(GO) test -list '^Fuzz' $$p); \
 	  for f in $$(printf '%s\n' "$$targets" | grep '^Fuzz' || true); do \
 	    echo "fuzz $$p $$f"; \
-	    $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$p >.fuzz.log 2>&1 || { cat .fuzz.log; exit 1; }; \
+	    $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$p >.fuzz.log 2>&1 || \
+	    [ "$$(grep -A 1 -e '--- FAIL: ' .fuzz.log | sed '1s/ (.*//')" = "$$(printf -- '--- FAIL: %s\n    context deadline exceeded' $$f)" ] || \
+	    { cat .fuzz.log; exit 1; }; \
 	  done; \
 	done; rm -f .fuzz.log
 
