@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -57,8 +58,10 @@ type parityRun struct {
 	server parityServer
 	to     netip.AddrPort
 	start  time.Time
+	end    time.Time
 	wire   *wire
 	saw    []saw
+	gaveUp bool
 	known  string // why what is noted now is known to differ; it is not compared
 	differ map[int]string
 }
@@ -73,6 +76,20 @@ func (x *parityRun) note(format string, args ...any) {
 func (x *parityRun) noteAt(at time.Duration, format string, args ...any) {
 	x.note(format, args...)
 	x.saw[len(x.saw)-1].at = at
+}
+
+// play runs a script on this side, to its end or until it gives up.
+func (x *parityRun) play(script func(*parityRun)) {
+	defer func() { x.end = time.Now() }()
+	x.start = time.Now()
+	script(x)
+}
+
+// giveUp ends a script, on its own goroutine, that cannot go on.
+func (x *parityRun) giveUp(why string) {
+	x.note("gave up: %s", why)
+	x.gaveUp = true
+	runtime.Goexit()
 }
 
 // until waits for an instant of the script.
@@ -354,7 +371,9 @@ func (c *rclient) syn() {
 // ack answers the server's SYN+ACK.
 func (c *rclient) ack(data string) {
 	s, ok := c.synAck()
-	require.True(c.x.t, ok, "no SYN+ACK to acknowledge")
+	if !ok {
+		c.x.giveUp("no SYN+ACK to acknowledge")
+	}
 	c.send(rawSegment{flags: tACK, seq: c.irs + 1, ack: s.seq + 1, data: data})
 }
 
@@ -472,6 +491,9 @@ func (s *kernelServer) accept(n int) int {
 }
 
 func (s *kernelServer) read(conn, n int) string {
+	if conn >= len(s.conns) {
+		return "no such connection"
+	}
 	b := make([]byte, n)
 	got := 0
 	eventually(func() bool {
@@ -584,6 +606,9 @@ func (o *ourServer) accept(n int) int {
 }
 
 func (o *ourServer) read(conn, n int) string {
+	if conn >= len(o.conns) {
+		return "no such connection"
+	}
 	b := make([]byte, n)
 	o.conns[conn].SetReadDeadline(time.Now().Add(500 * time.Millisecond))
 	got := 0
