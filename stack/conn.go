@@ -157,6 +157,8 @@ func (c *Conn) Close() error {
 		close(c.closed)
 		c.wq.EventUnregister(&c.entry)
 		c.ep.Close()
+		c.rdead.drop()
+		c.wdead.drop()
 		c.s.reap.consider(c.port)
 	})
 	if !first {

@@ -1,41 +1,83 @@
 package stack
 
 import (
+	"math"
 	"sync"
 	"time"
 )
 
 // deadline is one of a connection's two: a channel that is closed when it passes.
 // The zero value never passes.
+//
+// HTTP moves it several times a request and it hardly ever passes, so it has one timer,
+// which is only touched to fire earlier: when it fires too early it is set again.
 type deadline struct {
 	mu    sync.Mutex
+	at    time.Time // zero: never
+	fires time.Time // when timer does; zero: it does not
 	timer *time.Timer
-	done  chan struct{}
+	done  chan struct{} // nil as long as nobody has asked for it
 }
 
 // set moves the deadline; the zero time means never.
 func (d *deadline) set(t time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.timer != nil && !d.timer.Stop() {
-		<-d.done // it has fired: wait until it has closed the channel
+	d.at = t
+	d.settleLocked()
+}
+
+// settleLocked passes the deadline or has it looked at again when it is due.
+func (d *deadline) settleLocked() {
+	left := time.Duration(math.MaxInt64)
+	if !d.at.IsZero() {
+		left = time.Until(d.at)
 	}
-	d.timer = nil
 	passed := d.done != nil && isClosed(d.done)
-	if t.IsZero() {
-		if passed {
-			d.done = nil
+	switch {
+	case left <= 0 && passed:
+	case left <= 0:
+		if d.done == nil {
+			d.done = make(chan struct{})
 		}
+		close(d.done)
+	case passed:
+		d.done = nil
+		fallthrough
+	default:
+		d.armLocked(left)
+	}
+}
+
+// armLocked has the timer fire by the time the deadline passes.
+func (d *deadline) armLocked(left time.Duration) {
+	switch {
+	case d.at.IsZero():
+		return
+	case d.timer == nil:
+		d.timer = time.AfterFunc(left, d.fire)
+	case d.fires.IsZero() || d.at.Before(d.fires):
+		d.timer.Reset(left)
+	default:
 		return
 	}
-	if passed || d.done == nil {
-		d.done = make(chan struct{})
-	}
-	done := d.done
-	if left := time.Until(t); left > 0 {
-		d.timer = time.AfterFunc(left, func() { close(done) })
-	} else {
-		close(done)
+	d.fires = d.at
+}
+
+func (d *deadline) fire() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.fires = time.Time{}
+	d.settleLocked()
+}
+
+// drop lets go of the timer, of which its owner has no more need.
+func (d *deadline) drop() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.at = time.Time{}
+	if d.timer != nil {
+		d.timer.Stop()
 	}
 }
 

@@ -247,6 +247,8 @@ func (pc *PacketConn) Close() error {
 	pc.once.Do(func() {
 		err = nil
 		close(pc.closed)
+		pc.rdead.drop()
+		pc.wdead.drop()
 		pc.Answer(nil)
 		pc.s.sockets[pc.port.Number()].CompareAndSwap(pc, nil)
 		pc.s.net.UnregisterTransportEndpoint(bothProtos, udp.ProtocolNumber, pc.id(), (*udpEndpoint)(pc), ports.Flags{}, 0)
