@@ -9,7 +9,8 @@ import (
 // TestIsolation: with a queue each, a flood of one service loses no request to the
 // other; in a queue that both share, it loses most and makes the rest wait.
 func TestIsolation(t *testing.T) {
-	r := found(t, &Isolation, true, "load=0,5", "over=1s", "work=10ms", "queue=32", "rate=100")
+	// Requests come each 10 ms, places become free each 7: the two shall not keep step.
+	r := found(t, &Isolation, true, "load=0,5", "over=1s", "work=7ms", "queue=32", "rate=100")
 	answered, median, load := column(t, r, "answered"), column(t, r, "median"), column(t, r, "load")
 	for _, server := range []string{"porthole", "kernel"} {
 		own, shared := where(r, server, "one each"), where(r, server, "one for both")
@@ -20,6 +21,8 @@ func TestIsolation(t *testing.T) {
 			t.Skip("this machine could not offer the load")
 		}
 		require.Greater(t, own[1][answered].(float64), shared[1][answered].(float64)+15, r.Rows)
-		require.Greater(t, shared[1][median], 3*own[1][median].(float64), r.Rows)
+		if waited := shared[1][median]; waited != nil { // else nobody was answered
+			require.Greater(t, waited, 3*own[1][median].(float64), r.Rows)
+		}
 	}
 }
