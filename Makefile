@@ -2,7 +2,7 @@
 GO ?= go
 FUZZTIME ?= 5s
 
-.PHONY: performance build check test vet race fuzz e2e gate darwin bench bench-quick nightly
+.PHONY: benchmarks performance build check test vet race fuzz e2e gate darwin bench bench-quick nightly
 
 build:
 	$(GO) build -o bin/porthole ./cmd/porthole
@@ -34,6 +34,10 @@ fuzz:
 	    { cat .fuzz.log; exit 1; }; \
 	  done; \
 	done; rm -f .fuzz.log
+
+# Every go benchmark, a hundred times: none may have come to fail.
+benchmarks:
+	$(GO) test -run '^$$' -bench . -benchtime 100x ./... >.bench.log 2>&1 || { cat .bench.log; exit 1; }; rm -f .bench.log
 
 # The kernel end to end: namespaces, stock clients, real devices. Nothing may skip.
 e2e:
