@@ -9,5 +9,6 @@
 // Owners: demux.Table owns the ports, queues and counters; demux.Log the events;
 // stack the sockets and TCP state; this package only wires them. Whoever starts a
 // goroutine waits for it. Run stops in this order: services return, the device
-// closes (which frees readers and waiting writes), the stack closes and is waited for.
+// closes (which frees readers and waiting writes), the stack closes and is waited for,
+// what was logged is written.
 package porthole

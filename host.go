@@ -12,6 +12,7 @@ import (
 	"porthole/demux"
 	"porthole/demux/capture"
 	"porthole/demux/flow"
+	"porthole/internal/logqueue"
 	"porthole/services"
 	"porthole/services/all"
 	"porthole/stack"
@@ -26,7 +27,8 @@ type Host struct {
 	cfg     Config
 	link    *tun.Impaired
 	facts   tun.Facts
-	log     *slog.Logger
+	log     *slog.Logger // into lines
+	lines   *logqueue.Queue
 	table   *demux.Table
 	stack   *stack.Stack
 	flows   *flow.Table
@@ -45,7 +47,10 @@ type Host struct {
 }
 
 // New makes a host on an open device, which it owns from then on. Nothing is
-// bound or read before Run.
+// bound or read before Run. Its log has a line for each request at level Info; what log's
+// handler does may take its time: while the host runs it is called on a goroutine of
+// its own, lines wait for it in a bounded queue, and Health counts those that found no
+// room. All of them are written when Run returns.
 func New(cfg Config, dev tun.Device, log *slog.Logger) (*Host, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -53,8 +58,10 @@ func New(cfg Config, dev tun.Device, log *slog.Logger) (*Host, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
+	lines := logqueue.New(log.Handler())
+	log = lines.Logger()
 	h := &Host{
-		cfg: cfg, link: impaired(dev), facts: dev.Facts(), log: log,
+		cfg: cfg, link: impaired(dev), facts: dev.Facts(), log: log, lines: lines,
 		ready: make(chan struct{}), started: time.Now(),
 		changed: map[services.Port]Settings{},
 	}
@@ -90,7 +97,9 @@ func New(cfg Config, dev tun.Device, log *slog.Logger) (*Host, error) {
 // Run binds the ports, starts the services, probes each one through the whole
 // path, and serves until ctx ends. It returns after everything it started has
 // ended. A Host runs once.
-func (h *Host) Run(ctx context.Context) error {
+func (h *Host) Run(ctx context.Context) (err error) {
+	stopLog := h.lines.Start()
+	defer func() { err = errors.Join(err, stopLog()) }()
 	stackCtx, stopStack := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopStack()
 	defer h.capture.Close() // when the last packet has its fate
@@ -103,7 +112,6 @@ func (h *Host) Run(ctx context.Context) error {
 	h.probe(serveCtx, h.services())
 	close(h.ready)
 
-	var err error
 	select {
 	case <-ctx.Done():
 		stopServices()
@@ -116,6 +124,10 @@ func (h *Host) Run(ctx context.Context) error {
 	}
 	return err
 }
+
+// Log is the host's logger, which writes to the one that New was given. It keeps the
+// order of all lines and, while the host runs, makes nobody wait.
+func (h *Host) Log() *slog.Logger { return h.log }
 
 // Ready is closed when every service has been probed (well or badly: see Ports).
 func (h *Host) Ready() <-chan struct{} { return h.ready }

@@ -219,6 +219,8 @@ type Health struct {
 	Fates    map[string]uint64 `json:"fates"`     // packets, whole host
 	Queued   int               `json:"queued"`    // packets without a fate yet
 	LedgerOK bool              `json:"ledger_ok"` // arrived = fates + queued
+	LogLines uint64            `json:"log_lines"` // written
+	LogLost  uint64            `json:"log_lost"`  // lines that found no room in the log's queue, or were not taken
 }
 
 // Health returns a snapshot.
@@ -230,6 +232,8 @@ func (h *Host) Health() Health {
 		Arrived: map[string]uint64{}, Fates: fateMap(t.Fates), Queued: t.Queued,
 		LedgerOK: t.Check() == nil,
 	}
+	log := h.lines.Stats()
+	s.LogLines, s.LogLost = log.Written, log.Lost
 	if a := h.cfg.Link.Address; a.IsValid() {
 		s.Address = a.String()
 	}

@@ -20,7 +20,7 @@ import (
 
 // serveKernel runs the catalogue on the kernel's sockets until ctx ends: what
 // porthole is compared with. ready is called when all services were probed.
-func serveKernel(ctx context.Context, mtu int, ready func()) error {
+func serveKernel(ctx context.Context, mtu int, log *slog.Logger, ready func()) error {
 	facts := services.Host{
 		Name: "porthole", Zone: zone, Addr4: netip.MustParsePrefix(host + "/24"), Peer4: netip.MustParseAddr(client),
 		MTU: mtu, Version: "bench", Started: time.Now(),
@@ -36,7 +36,7 @@ func serveKernel(ctx context.Context, mtu int, ready func()) error {
 	var envs []*services.Env
 	for _, s := range all.Services() {
 		env := &services.Env{
-			Host: facts, Log: slog.New(slog.DiscardHandler), Now: time.Now, Net: kernelNet{},
+			Host: facts, Log: log, Now: time.Now, Net: kernelNet{},
 			Ports: func() []services.PortInfo { return ports },
 		}
 		if s.Config != nil {

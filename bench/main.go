@@ -46,6 +46,7 @@ type options struct {
 	out     string // folder for the JSON and the SVG
 	format  string
 	profile string // folder for CPU profiles of the servers
+	log     string // file for access lines of the servers
 	mtu     int
 	quick   bool
 	curves  bool
@@ -112,6 +113,7 @@ func parseFlags(args []string) (*options, error) {
 	fs.StringVar(&o.out, "out", "", "write bench.json and bench.svg into this `folder`")
 	fs.StringVar(&o.format, "format", "table", "table, or bench: lines for benchstat")
 	fs.StringVar(&o.profile, "profile", "", "write CPU profiles of the servers into this `folder`")
+	fs.StringVar(&o.log, "log", "", "have the servers write an access line for each request to this `file`, such as /dev/null (default: none)")
 	fs.BoolVar(&o.curves, "curves", false, "measure how cost grows with connections and queues, and write curves.json into -out")
 	fs.StringVar(&o.doc, "doc", "", "measure nothing: write performance.md and its pictures from what lies in -out into this `folder`")
 	fs.IntVar(&o.mtu, "mtu", 1500, "MTU of all links")

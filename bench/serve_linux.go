@@ -26,8 +26,8 @@ import (
 func runChild(kind string, args []string) bool {
 	var err error
 	switch {
-	case kind == "serve" && len(args) == 2:
-		err = serve(args[0], args[1])
+	case kind == "serve" && len(args) == 3:
+		err = serve(args[0], args[1], args[2])
 	case kind == "hold" && len(args) == 2:
 		err = hold(args[0], args[1])
 	case kind == "client" && len(args) == 2:
@@ -44,11 +44,20 @@ func runChild(kind string, args []string) bool {
 
 // serve is one server: it says "ready", obeys the lines of its standard input, and
 // ends with it. Ctrl-C reaches the whole group of processes, so it is the parent's.
-func serve(name, mtuText string) error {
+func serve(name, mtuText, logFile string) error {
 	signal.Ignore(os.Interrupt, syscall.SIGTERM)
 	mtu, err := strconv.Atoi(mtuText)
 	if err != nil {
 		return err
+	}
+	log := slog.New(slog.DiscardHandler)
+	if logFile != "" {
+		f, err := os.OpenFile(logFile, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = f.Close() }()
+		log = slog.New(slog.NewTextHandler(f, nil))
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -60,13 +69,13 @@ func serve(name, mtuText string) error {
 		}()
 	}
 	if name == "veth" {
-		return serveKernel(ctx, mtu, func() { ready(nil) })
+		return serveKernel(ctx, mtu, log, func() { ready(nil) })
 	}
-	return serveHost(ctx, name, mtu, ready)
+	return serveHost(ctx, name, mtu, log, ready)
 }
 
 // serveHost runs porthole as it comes, on a device of the given kind.
-func serveHost(ctx context.Context, kind string, mtu int, ready func(*porthole.Host)) error {
+func serveHost(ctx context.Context, kind string, mtu int, log *slog.Logger, ready func(*porthole.Host)) error {
 	cfg := porthole.DefaultConfig()
 	cfg.Link.MTU = mtu
 	cfg.Link.Address = netip.MustParsePrefix(host + "/24")
@@ -80,7 +89,7 @@ func serveHost(ctx context.Context, kind string, mtu int, ready func(*porthole.H
 	if err != nil {
 		return err
 	}
-	h, err := porthole.New(cfg, dev, slog.New(slog.DiscardHandler))
+	h, err := porthole.New(cfg, dev, log)
 	if err != nil {
 		return errors.Join(err, dev.Close())
 	}

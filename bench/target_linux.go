@@ -83,7 +83,7 @@ func (b *bench) start(ctx context.Context, name string) (*target, error) {
 	if err != nil {
 		return nil, err
 	}
-	t.cmd = exec.Command("ip", "netns", "exec", serverNS, selfPath, "serve", name, strconv.Itoa(b.o.mtu))
+	t.cmd = exec.Command("ip", "netns", "exec", serverNS, selfPath, "serve", name, strconv.Itoa(b.o.mtu), b.o.log)
 	t.cmd.Stderr = os.Stderr
 	if t.in, err = t.cmd.StdinPipe(); err != nil {
 		return nil, err

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -54,7 +55,8 @@ type Env struct {
 	// DataDir is a directory of the service's own that lasts, or "" when the host
 	// keeps nothing on disk.
 	DataDir string
-	// Log is the service's own logger. Use Access for the line per request.
+	// Log is the service's own logger, which makes nobody wait: lines go through a
+	// bounded queue of the host's. Use Access for the line per request.
 	Log *slog.Logger
 	// Now is the clock. Services never call time.Now themselves.
 	Now func() time.Time
@@ -95,7 +97,7 @@ type Answerer interface {
 
 // AnswerFunc answers one datagram on the goroutine that reads the device, one call at
 // a time per socket, while the service waits in ReadFrom and nothing is queued. It
-// must not wait, log, close the socket or keep msg; what it needs is there before the
+// must not wait, close the socket or keep msg; what it needs is there before the
 // datagram comes. reply sends without waiting; it is false, and nothing is
 // sent, where one packet does not hold b. False, with nothing sent, leaves the datagram
 // to ReadFrom: so does the host with all that comes while the service is busy, held or delayed, in fragments, from the
@@ -128,13 +130,32 @@ func (h Host) AddrPort(p uint16) netip.AddrPort {
 // Ethernet reports whether the device carries Ethernet frames (TAP).
 func (h Host) Ethernet() bool { return len(h.HW) > 0 }
 
-// Access logs the one line that each request of each service gets: who asked,
-// what, how it ended, in how long. It is at level Info with the message "access".
-func (e *Env) Access(client net.Addr, request, result string, took time.Duration, attrs ...any) {
-	e.Log.Info("access", append([]any{
-		"client", client.String(), "request", request, "result", result, "took", took,
-	}, attrs...)...)
+// Access logs the one line that each request of each service gets: which client asked (a
+// net.Addr or netip.AddrPort), what, how it ended, in how long. It is at level Info with
+// the message "access". It makes a record itself: slog's own functions would box each
+// value and walk the stack.
+func (e *Env) Access(client fmt.Stringer, request, result string, took time.Duration, attrs ...slog.Attr) {
+	if !e.Logged() {
+		return
+	}
+	r := slog.NewRecord(time.Now(), slog.LevelInfo, "access", accessPC)
+	r.AddAttrs(
+		slog.String("client", client.String()), slog.String("request", request),
+		slog.String("result", result), slog.Duration("took", took),
+	)
+	r.AddAttrs(attrs...)
+	_ = e.Log.Handler().Handle(context.Background(), r)
 }
+
+// Logged reports whether an access line would be seen, so that none is made in vain.
+func (e *Env) Logged() bool { return e.Log.Enabled(context.Background(), slog.LevelInfo) }
+
+// accessPC is the source of all access lines.
+var accessPC = func() uintptr {
+	var pcs [1]uintptr
+	runtime.Callers(1, pcs[:])
+	return pcs[0]
+}()
 
 // Port is a port number of one transport protocol: 80/tcp. 0 is never bound.
 type Port struct {

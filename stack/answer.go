@@ -17,7 +17,7 @@ import (
 // for ReadFrom as ever, in order, within the same limits, with the same fates.
 
 // AnswerFunc answers one datagram that was read from the device. It runs on the
-// reader's goroutine, one call at a time per socket: it must not wait, log, close the
+// reader's goroutine, one call at a time per socket: it must not wait, close the
 // socket or keep msg. reply sends without waiting; it is false, and nothing is sent,
 // where one packet does not hold the answer. False, with nothing sent, leaves the
 // datagram to ReadFrom, and those that follow it.

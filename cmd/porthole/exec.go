@@ -195,7 +195,7 @@ func insideHost(in *sandbox.Inside, spec *innerSpec, con *console) (*session, *p
 	}
 	for _, st := range s.Ports() {
 		if st.State == "failed" {
-			log.Warn("probe failed", "port", st.Port, "service", st.Service, "error", st.Error)
+			h.Log().Warn("probe failed", "port", st.Port, "service", st.Service, "error", st.Error)
 		}
 	}
 	return s, p, nil

@@ -76,8 +76,7 @@ func (c *upCmd) Run(con *console) error {
 	}
 	p.socket = srv.Path()
 	scr := newScreen(con)
-	log := c.logger(scr.logs(con.err), slog.LevelInfo)
-	h, err := porthole.New(p.cfg, dev, log)
+	h, err := porthole.New(p.cfg, dev, c.logger(scr.logs(con.err), slog.LevelInfo))
 	if err != nil {
 		return errors.Join(err, dev.Close(), srv.Close())
 	}
@@ -86,7 +85,7 @@ func (c *upCmd) Run(con *console) error {
 		more = control.Profiles()
 	}
 	s := startSession(h, srv, &reloader{c.hostFlags, f.Config}, more...)
-	return serveUp(con.out, scr, p, s, ready, sigs, newHangup(log, con))
+	return serveUp(con.out, scr, p, s, ready, sigs, newHangup(h.Log(), con))
 }
 
 // signals are those that end a host, or make it reload.
@@ -194,7 +193,11 @@ func liveTable(w io.Writer, s *session) {
 	for _, n := range h.Arrived {
 		arrived += n
 	}
-	fmt.Fprintf(w, "\n%s  %d packets arrived, %d queued, %s.  Ctrl-C stops.\n\n", h.Name, arrived, h.Queued, ledger)
+	lost := ""
+	if h.LogLost > 0 {
+		lost = fmt.Sprintf("  %d log lines lost.", h.LogLost)
+	}
+	fmt.Fprintf(w, "\n%s  %d packets arrived, %d queued, %s.%s  Ctrl-C stops.\n\n", h.Name, arrived, h.Queued, ledger, lost)
 	_ = portTable(w, listed(s.Ports()))
 }
 

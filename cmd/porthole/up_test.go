@@ -28,6 +28,7 @@ type fakeHost struct {
 	fail         chan error
 	ready        chan struct{}
 	reloaded     chan porthole.Config
+	lost         uint64 // lines of the log
 }
 
 func newFakeHost() *fakeHost {
@@ -57,7 +58,7 @@ func (h *fakeHost) Reload(_ context.Context, c porthole.Config) ([]string, error
 func (*fakeHost) FlowStats() porthole.FlowStats { return porthole.FlowStats{} }
 
 func (h *fakeHost) Health() porthole.Health {
-	return porthole.Health{Name: "porthole", LedgerOK: true}
+	return porthole.Health{Name: "porthole", LedgerOK: true, LogLost: h.lost}
 }
 func (h *fakeHost) Ports() []porthole.PortStatus {
 	return []porthole.PortStatus{
@@ -179,4 +180,21 @@ func TestPortTable(t *testing.T) {
 func TestInsideEnv(t *testing.T) {
 	got := insideEnv([]string{"A=b", "http_proxy=x", "ALL_PROXY=y", "PORTHOLE_SOCK=old", "NO_PROXY=z"}, "/s")
 	require.Equal(t, []string{"A=b", "PORTHOLE_SOCK=/s"}, got)
+}
+
+// TestLiveTableShowsLostLines: who looks at the table sees that the log has gaps.
+func TestLiveTableShowsLostLines(t *testing.T) {
+	for _, x := range []struct {
+		lost uint64
+		want string
+	}{
+		{0, "\nporthole  0 packets arrived, 0 queued, every packet accounted for.  Ctrl-C stops.\n"},
+		{7, "\nporthole  0 packets arrived, 0 queued, every packet accounted for.  7 log lines lost.  Ctrl-C stops.\n"},
+	} {
+		h := newFakeHost()
+		h.lost = x.lost
+		var out bytes.Buffer
+		liveTable(&out, &session{host: h})
+		require.True(t, strings.HasPrefix(out.String(), x.want), out.String())
+	}
 }

@@ -279,7 +279,7 @@ func TestConfigErrorsNameTheKey(t *testing.T) {
 }
 
 // TestAnswerWhereItIsRead: echo and discard answer on the host's reader as from their
-// sockets, but not while somebody wants a line for each datagram.
+// sockets, with a line for each datagram where somebody wants one.
 func TestAnswerWhereItIsRead(t *testing.T) {
 	for _, x := range []struct {
 		svc  services.Service
@@ -292,8 +292,9 @@ func TestAnswerWhereItIsRead(t *testing.T) {
 	} {
 		for _, level := range []slog.Level{slog.LevelWarn, slog.LevelInfo} {
 			var pc *servicestest.Answering
-			servicestest.Start(t, x.svc, func(e *services.Env) {
-				e.Log = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: level}))
+			var log servicestest.Log
+			r := servicestest.Start(t, x.svc, func(e *services.Env) {
+				e.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: level}))
 				pc = servicestest.NewAnswering(e.UDP[0])
 				e.UDP[0] = pc
 			})
@@ -304,10 +305,15 @@ func TestAnswerWhereItIsRead(t *testing.T) {
 				got = append(got, b...)
 				return true
 			})
-			require.Equal(t, level == slog.LevelWarn, done)
-			if done {
-				require.Equal(t, x.want, got)
+			require.True(t, done)
+			require.Equal(t, x.want, got)
+			if x.want != nil && len(got) > 0 {
+				require.False(t, f([]byte("hello"), from, func([]byte, netip.AddrPort) bool { return false }), "no packet holds it")
 			}
+			require.NoError(t, r.Stop())
+			line := "msg=access client=" + x.from + " request=" + x.svc.Name + "/udp"
+			require.Equal(t, level == slog.LevelInfo, strings.Contains(log.String(), line), log.String())
+			require.LessOrEqual(t, strings.Count(log.String(), "\n"), 1, "one line for what was answered")
 		}
 	}
 }

@@ -1,7 +1,6 @@
 package classic
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -130,22 +129,26 @@ func (s *server) converse(c net.Conn) {
 	case err != nil:
 		result = "aborted"
 	}
-	s.env.Access(c.RemoteAddr(), s.name+"/tcp", result, s.env.Now().Sub(began), "bytes", n)
+	s.env.Access(c.RemoteAddr(), s.name+"/tcp", result, s.env.Now().Sub(began), slog.Int64("bytes", n))
 }
 
-// answerInline has the host answer where it reads, when it can and nobody wants a line
-// for each datagram: the handlers wait for nothing. answerAll gets the rest.
+// answerInline has the host answer where it reads, when it can: the handlers wait for
+// nothing. answerAll gets the rest.
 func (s *server) answerInline(pc net.PacketConn) {
 	a, ok := pc.(services.Answerer)
 	if !ok {
 		return
 	}
 	a.Answer(func(msg []byte, from netip.AddrPort, reply func([]byte, netip.AddrPort) bool) bool {
-		if s.env.Log.Enabled(context.Background(), slog.LevelInfo) {
+		logs, began := s.begin()
+		answer, result := s.udp(msg, from.Port())
+		if answer != nil && !reply(answer, from) {
 			return false
 		}
-		answer, _ := s.udp(msg, from.Port())
-		return answer == nil || reply(answer, from)
+		if logs {
+			s.access(from, result, began, len(msg))
+		}
+		return true
 	})
 }
 
@@ -164,12 +167,7 @@ func (s *server) answerAll(pc net.PacketConn) error {
 			}
 			continue // an ICMP error of an earlier answer, on some systems
 		}
-		// A flood of datagrams pays for its lines only while somebody reads them.
-		logs := s.env.Log.Enabled(context.Background(), slog.LevelInfo)
-		var began time.Time
-		if logs {
-			began = s.env.Now()
-		}
+		logs, began := s.begin()
 		answer, result := s.udp(buf[:n], portOf(from))
 		if answer != nil {
 			if _, err := pc.WriteTo(answer, from); err != nil {
@@ -177,9 +175,23 @@ func (s *server) answerAll(pc net.PacketConn) error {
 			}
 		}
 		if logs {
-			s.env.Access(from, s.name+"/udp", result, s.env.Now().Sub(began), "bytes", n)
+			s.access(from, result, began, n)
 		}
 	}
+}
+
+// begin looks at the clock when a datagram will have its line. A flood pays for lines
+// only while somebody reads them.
+func (s *server) begin() (logs bool, began time.Time) {
+	if logs = s.env.Logged(); logs {
+		began = s.env.Now()
+	}
+	return logs, began
+}
+
+// access logs one datagram of n bytes.
+func (s *server) access(from fmt.Stringer, result string, began time.Time, n int) {
+	s.env.Access(from, s.name+"/udp", result, s.env.Now().Sub(began), slog.Int("bytes", n))
 }
 
 // portOf is the port of a socket address, 0 when it has none.

@@ -55,9 +55,8 @@ type job struct {
 type run struct {
 	*server
 	env   *services.Env
-	store *store     // nil: memory only
-	jobs  chan job   // readers send, holding mu; serve closes it when they have ended
-	warns chan []any // of answers that may not log; closed likewise
+	store *store   // nil: memory only
+	jobs  chan job // readers send, holding mu; serve closes it when they have ended
 }
 
 func serve(ctx context.Context, env *services.Env) error {
@@ -88,19 +87,14 @@ func serve(ctx context.Context, env *services.Env) error {
 	if err != nil {
 		return err
 	}
-	r := &run{server: s, env: env, jobs: make(chan job, pendingLimit), warns: make(chan []any, 16)}
+	r := &run{server: s, env: env, jobs: make(chan job, pendingLimit)}
 	if env.DataDir != "" {
 		if r.store, err = openStore(env.DataDir, cfg.SyncInterval, env.Now(), r.restore); err != nil {
 			return err
 		}
 	}
 
-	var committer, readers, warner sync.WaitGroup
-	warner.Go(func() {
-		for w := range r.warns {
-			r.warn(w)
-		}
-	})
+	var committer, readers sync.WaitGroup
 	if r.store != nil {
 		committer.Go(r.commits)
 	}
@@ -118,9 +112,7 @@ func serve(ctx context.Context, env *services.Env) error {
 		pc.Close()
 	}
 	close(r.jobs)
-	close(r.warns)
 	committer.Wait()
-	warner.Wait()
 	if r.store != nil {
 		errs = append(errs, r.store.close())
 	}
@@ -219,18 +211,25 @@ func (r *run) finish(j *job) {
 			j.result += " not sent: " + err.Error()
 		}
 	}
-	r.warn(j.warning)
-	if !r.log.Enabled(context.Background(), slog.LevelInfo) {
+	r.say(&j.answer, j.from, j.start)
+}
+
+// say logs an answer, and what it wants said besides.
+func (r *run) say(a *answer, from fmt.Stringer, start time.Time) {
+	if len(a.warning) > 0 {
+		r.log.Warn(a.warning[0].(string), a.warning[1:]...)
+	}
+	if !r.env.Logged() {
 		return
 	}
-	attrs := make([]any, 0, 4)
-	if j.client != "" {
-		attrs = append(attrs, "id", j.client)
+	attrs := make([]slog.Attr, 0, 2)
+	if a.client != "" {
+		attrs = append(attrs, slog.String("id", a.client))
 	}
-	if j.addr.IsValid() {
-		attrs = append(attrs, "address", j.addr)
+	if a.addr.IsValid() {
+		attrs = append(attrs, slog.Any("address", a.addr))
 	}
-	r.env.Access(j.from, j.request, j.result, r.env.Now().Sub(j.start), attrs...)
+	r.env.Access(from, a.request, a.result, r.env.Now().Sub(start), attrs...)
 }
 
 // transmit unicasts at link level where the client has no address yet and the

@@ -1,9 +1,11 @@
 package dns
 
 import (
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 
 	mdns "github.com/miekg/dns"
@@ -14,14 +16,13 @@ import (
 )
 
 // TestAnswerWhereItIsRead: the host's own reader gets the same bytes as a client of the
-// socket, allocates nothing for them, and gets none while somebody wants a line for
-// each query.
+// socket, allocates nothing for them, and logs a line for each where somebody wants one.
 func TestAnswerWhereItIsRead(t *testing.T) {
-	level := new(slog.LevelVar)
+	level, log := new(slog.LevelVar), new(servicestest.Log)
 	level.Set(slog.LevelWarn)
 	var pc *servicestest.Answering
 	r := servicestest.Start(t, Service, func(e *services.Env) {
-		e.Log = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: level}))
+		e.Log = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: level}))
 		pc = servicestest.NewAnswering(e.UDP[0])
 		e.UDP[0] = pc
 	})
@@ -54,16 +55,24 @@ func TestAnswerWhereItIsRead(t *testing.T) {
 		n, err := c.Read(b)
 		require.NoError(t, err)
 		require.Equal(t, b[:n], got, q.Question)
+		line := fmt.Sprintf("msg=access client=%v request=%q result=%s took=", from,
+			q.Question[0].Name+" "+mdns.Type(q.Question[0].Qtype).String(), mdns.RcodeToString[int(got[3]&15)])
 		reply := func([]byte, netip.AddrPort) bool { return true }
 		require.Zero(t, testing.AllocsPerRun(100, func() { f(msg, from, reply) }))
 
+		require.NotContains(t, log.String(), line)
 		level.Set(slog.LevelInfo)
-		_, done = ask(msg)
-		require.False(t, done)
-		level.Set(slog.LevelWarn)
 		require.False(t, f(msg, from, func([]byte, netip.AddrPort) bool { return false }), "too long for a packet")
+		require.NotContains(t, log.String(), line, "who answers it logs it")
+		again, done := ask(msg)
+		require.True(t, done)
+		require.Equal(t, got, again)
+		require.Equal(t, 1, strings.Count(log.String(), line), line)
+		level.Set(slog.LevelWarn)
 	}
+	level.Set(slog.LevelDebug)
 	got, done := ask([]byte("short"))
+	require.True(t, log.Has("level=DEBUG msg=\"dropped what is no query\" client=10.77.0.2:5000 bytes=5 dropped=1"))
 	require.True(t, done)
 	require.Nil(t, got)
 	got, done = ask(make([]byte, maxQuery+1))

@@ -202,11 +202,13 @@ func closeAll(env *services.Env) {
 	}
 }
 
-// logged reports whether an access line would be seen, so that none is made in vain.
-func (s *server) logged(ctx context.Context) bool { return s.env.Log.Enabled(ctx, slog.LevelInfo) }
+// drop counts a message that is given no answer, and reports whether logDrop has a reader.
+func (s *server) drop() bool {
+	s.dropped.Add(1)
+	return s.env.Log.Enabled(context.Background(), slog.LevelDebug)
+}
 
-// logDrop says that a message was given no answer.
-func (s *server) logDrop(from net.Addr, n int) {
+func (s *server) logDrop(from fmt.Stringer, n int) {
 	s.env.Log.Debug("dropped what is no query", "client", from, "bytes", n, "dropped", s.dropped.Load())
 }
 

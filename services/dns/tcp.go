@@ -101,8 +101,9 @@ func (s *server) serveConn(ctx context.Context, c *conn) {
 			break
 		}
 		if len(msg) < headerLen {
-			s.dropped.Add(1)
-			s.logDrop(c.RemoteAddr(), len(msg))
+			if s.drop() {
+				s.logDrop(c.RemoteAddr(), len(msg))
+			}
 			break // no DNS client sends this
 		}
 		if err = s.answerTCP(ctx, c, out, msg); err != nil {
@@ -192,15 +193,12 @@ func (s *server) answerTCP(ctx context.Context, c *conn, out *bufio.Writer, msg 
 	r := responders.Get().(*responder)
 	defer responders.Put(r)
 	r.opts = s.opts
-	logged := s.logged(ctx)
-	var start time.Time
-	if logged {
-		start = s.env.Now()
-	}
+	logged, start := s.begin()
 	reply := r.respond(s.zones.Load(), msg, true)
 	if reply == nil {
-		s.dropped.Add(1)
-		s.logDrop(c.RemoteAddr(), len(msg))
+		if s.drop() {
+			s.logDrop(c.RemoteAddr(), len(msg))
+		}
 		return nil
 	}
 	size := 0

@@ -72,29 +72,27 @@ func (s *server) serveUDP(ctx context.Context, pc net.PacketConn) error {
 	}
 }
 
-// answer has the host answer queries where it reads them, when it can and nobody wants
-// a line for each: a reply comes from memory, so it waits for nothing. What the host
-// leaves comes to readUDP.
+// answer has the host answer queries where it reads them, when it can: a reply comes
+// from memory, so it waits for nothing. What the host leaves comes to readUDP.
 func (s *server) answer(pc net.PacketConn) {
 	a, ok := pc.(services.Answerer)
 	if !ok {
 		return
 	}
 	r := &responder{opts: s.opts, buf: make([]byte, 0, 4096)}
-	ctx := context.Background()
 	a.Answer(func(msg []byte, from netip.AddrPort, reply func([]byte, netip.AddrPort) bool) bool {
-		if s.logged(ctx) || len(msg) > maxQuery {
+		if len(msg) > maxQuery {
 			return false
 		}
-		var b []byte
-		if from.Port() != 0 {
-			b = r.respond(s.zones.Load(), msg, false)
+		logged, start := s.begin()
+		b := s.respondUDP(r, msg, from)
+		if b != nil && !reply(b, from) {
+			return false
 		}
-		if b == nil {
-			s.dropped.Add(1)
-			return true
+		if logged && b != nil {
+			s.access(from, r, len(b), s.env.Now().Sub(start), "udp")
 		}
-		return reply(b, from)
+		return true
 	})
 }
 
@@ -114,34 +112,43 @@ func (s *server) readUDP(ctx context.Context, c addrPortConn, failed *int) error
 	}
 }
 
-// answerUDP answers one datagram. Port 0 is nobody's: nothing is sent to it.
+// answerUDP answers one datagram.
 func (s *server) answerUDP(ctx context.Context, c addrPortConn, r *responder, msg []byte, from netip.AddrPort) {
-	logged := s.logged(ctx)
-	var start time.Time
-	if logged {
-		start = s.env.Now()
-	}
-	var reply []byte
-	if from.Port() != 0 {
-		reply = r.respond(s.zones.Load(), msg, false)
-	}
+	logged, start := s.begin()
+	reply := s.respondUDP(r, msg, from)
 	if reply == nil {
-		s.dropped.Add(1)
-		if s.env.Log.Enabled(ctx, slog.LevelDebug) {
-			s.logDrop(net.UDPAddrFromAddrPort(from), len(msg))
-		}
 		return
 	}
 	if _, err := c.WriteToUDPAddrPort(reply, from); err != nil && ctx.Err() == nil {
 		s.env.Log.Debug("reply not sent", "client", from, "err", err)
 	}
 	if logged {
-		s.access(net.UDPAddrFromAddrPort(from), r, len(reply), s.env.Now().Sub(start), "udp")
+		s.access(from, r, len(reply), s.env.Now().Sub(start), "udp")
 	}
 }
 
+// begin looks at the clock when a query will have its line.
+func (s *server) begin() (logged bool, start time.Time) {
+	if logged = s.env.Logged(); logged {
+		start = s.env.Now()
+	}
+	return logged, start
+}
+
+// respondUDP is the reply to one datagram; nil for what no answer is owed. Port 0 is
+// nobody's: nothing is sent to it.
+func (s *server) respondUDP(r *responder, msg []byte, from netip.AddrPort) (reply []byte) {
+	if from.Port() != 0 {
+		reply = r.respond(s.zones.Load(), msg, false)
+	}
+	if reply == nil && s.drop() {
+		s.logDrop(from, len(msg))
+	}
+	return reply
+}
+
 // access logs the query that r answered last.
-func (s *server) access(client net.Addr, r *responder, size int, took time.Duration, transport string) {
+func (s *server) access(client fmt.Stringer, r *responder, size int, took time.Duration, transport string) {
 	request := "-"
 	if r.q.asked {
 		qname, _, err := mdns.UnpackDomainName(r.buf, headerLen)
@@ -159,5 +166,6 @@ func (s *server) access(client net.Addr, r *responder, size int, took time.Durat
 	if r.rcode == mdns.RcodeBadVers {
 		result = "BADVERS"
 	}
-	s.env.Access(client, request, result, took, "transport", transport, "bytes", size, "truncated", r.flags&flagTC != 0)
+	s.env.Access(client, request, result, took,
+		slog.String("transport", transport), slog.Int("bytes", size), slog.Bool("truncated", r.flags&flagTC != 0))
 }

@@ -18,6 +18,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
@@ -131,7 +132,7 @@ func (srv *server) accept(ctx context.Context, ln net.Listener, wg *sync.WaitGro
 			_ = conn.SetWriteDeadline(srv.env.Now().Add(time.Second))
 			fmt.Fprintf(conn, "421 %s; try again later.\r\n", why)
 			conn.Close()
-			srv.env.Access(conn.RemoteAddr(), "connect", "421", 0, "why", why)
+			srv.env.Access(conn.RemoteAddr(), "connect", "421", 0, slog.String("why", why))
 			continue
 		}
 		wg.Go(func() {

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"strings"
@@ -290,9 +291,9 @@ func requestText(line, verb string) string {
 	return line[:min(len(line), 256)]
 }
 
-func (s *session) access(request, result string, attrs ...any) {
+func (s *session) access(request, result string, attrs ...slog.Attr) {
 	if s.acct != nil {
-		attrs = append(attrs, "user", s.acct.name)
+		attrs = append(attrs, slog.String("user", s.acct.name))
 	}
 	s.env.Access(s.conn.RemoteAddr(), request, result, s.env.Now().Sub(s.began), attrs...)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"sync"
@@ -168,7 +169,7 @@ func (s *session) finishQuietly(o outcome) {
 	x := s.xfer
 	s.xfer = nil
 	s.began = x.started
-	s.access(x.request, fmt.Sprint(o.code), "bytes", x.moved.Load())
+	s.access(x.request, fmt.Sprint(o.code), slog.Int64("bytes", x.moved.Load()))
 }
 
 // cmdAbor ends the transfer, if any; finish replies. Without one, it closes what

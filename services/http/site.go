@@ -1,7 +1,6 @@
 package http
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"net"
@@ -104,7 +103,7 @@ func (s *site) ServeHTTP(raw http.ResponseWriter, r *http.Request) {
 	}
 	defer s.requests.leave()
 	var began time.Time
-	if s.logs() {
+	if s.env.Logged() {
 		began = s.env.Now()
 	}
 	defer func() {
@@ -129,12 +128,10 @@ func (s *site) ServeHTTP(raw http.ResponseWriter, r *http.Request) {
 	s.dispatch(w, r)
 }
 
-func (s *site) logs() bool { return s.env.Log.Enabled(context.Background(), slog.LevelInfo) }
-
 // access writes the request's line. began is zero for a request that was not
 // begun, or when its line was not wanted then.
 func (s *site) access(w *response, r *http.Request, began time.Time) {
-	if w.upgraded || !s.logs() {
+	if w.upgraded || !s.env.Logged() {
 		return
 	}
 	var took time.Duration
@@ -145,7 +142,7 @@ func (s *site) access(w *response, r *http.Request, began time.Time) {
 	if status == 0 {
 		status = http.StatusOK
 	}
-	s.env.Access(remote(r.RemoteAddr), requestLine(r), strconv.Itoa(status), took, "bytes", w.bytes)
+	s.env.Access(remote(r.RemoteAddr), requestLine(r), strconv.Itoa(status), took, slog.Int64("bytes", w.bytes))
 }
 
 // refuse makes the answer to what net/http could not read as a request, and writes

@@ -101,6 +101,9 @@ var (
 	flowsSkipped    = counter("flows_skipped_total", "Refused packets of strangers that got no timeline, so that a flood does not take all of them.")
 	flowsUnrecorded = counter("flows_unrecorded_total", "Arrivals and departures at ports for which no recorder was free.")
 
+	logLines = counter("log_lines_total", "Lines of the log that were written.")
+	logLost  = counter("log_lost_lines_total", "Lines of the log that found its queue full, or were refused.")
+
 	outSent = counter("out_frames_total", "Frames that the host sent; a super-packet counts once.")
 	outLost = counter("out_lost_frames_total", "Frames of the host that never left: its device was full, or refused them, or was closed, or a rate limit held.", "reason")
 
@@ -138,6 +141,8 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	put(queued, float64(l.Queued))
 	put(law, truth(l.LawOK))
+	put(logLines, float64(h.LogLines))
+	put(logLost, float64(h.LogLost))
 	put(bound, float64(len(ports)))
 	shown, left := 0, 0
 	for i := range ports {
