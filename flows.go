@@ -65,6 +65,9 @@ func (h *Host) Why(of string) (Why, error) {
 		return w, nil
 	}
 	if p, err := services.ParsePort(of); err == nil {
+		if s := h.table.Port(demuxPort(p)); s.Knocked > 0 && !s.WasBound {
+			return Why{Port: of, Cause: flow.PortClosed, Text: fmt.Sprintf("%v: nobody has the port, and %d packets came for it. `porthole flows %v` shows whose.", p, s.Knocked, p)}, nil
+		}
 		return h.flows.WhyPort(h.now(), demuxPort(p)), nil
 	}
 	id, err := flow.ParseID(of)

@@ -23,6 +23,12 @@ type Ledger struct {
 	// Device is what the kernel counted at the interface, for the host's ledger
 	// and where the kernel shows it.
 	Device *DeviceCounters `json:"device,omitempty"`
+	// Knocks are the ports for which packets came while nobody had them, of the host's
+	// ledger and of the closed lane's; Knocked is how many came for this one.
+	Knocks  *Knocks `json:"knocks,omitempty"`
+	Knocked uint64  `json:"knocked,omitempty"`
+	// Stack is what the TCP/IP stack lost of what it was handed, for the host's ledger.
+	Stack *StackCounters `json:"stack,omitempty"`
 	// Out is what the host itself counted on the way out, for the host's ledger.
 	Out *OutCounters `json:"out,omitempty"`
 	// Link is what the rules of the whole link did, for the host's ledger, when it has
@@ -30,6 +36,29 @@ type Ledger struct {
 	Link      *LinkStatus `json:"link,omitempty"`
 	ImpairIn  *Impairment `json:"impair_in,omitempty"`
 	ImpairOut *Impairment `json:"impair_out,omitempty"`
+}
+
+// Knocks sum up who scans: what came for ports that nobody has. The fates of those
+// packets are the closed lane's, and who sent them is in the flows.
+type Knocks struct {
+	Ports   int     `json:"ports"`   // that any came for
+	Packets uint64  `json:"packets"` // for them all
+	Most    []Knock `json:"most"`    // the ports that most came for, 16 at most
+}
+
+// Knock is one of those ports.
+type Knock struct {
+	Port    services.Port `json:"port"`
+	Packets uint64        `json:"packets"`
+}
+
+const mostKnocks = 16
+
+// StackCounters are what the TCP/IP stack lost after it was handed packets to-stack.
+type StackCounters struct {
+	Dropped          uint64 `json:"dropped"`            // TCP segments: a full segment queue, an ACK of nothing
+	Invalid          uint64 `json:"invalid"`            // TCP segments that it could not read
+	TimeWaitOverflow uint64 `json:"time_wait_overflow"` // connections that left TIME-WAIT early, for there were too many
 }
 
 // OutCounters are the host's own, in frames as it gave them to the device.
@@ -64,13 +93,25 @@ func (h *Host) Ledger() Ledger {
 	if s := h.Link(); s.In != nil || s.Out != nil {
 		l.Link = &s
 	}
+	l.Knocks = h.knocks()
+	c := h.stack.Lost()
+	l.Stack = &StackCounters{c.Dropped, c.Invalid, c.TimeWaitOverflow}
 	o := h.stack.Out()
 	l.Out = &OutCounters{Sent: o.Sent, Bytes: o.Bytes, Looped: o.Looped, DeviceFull: o.Full, Limited: o.Limited, Refused: o.Refused, Closed: o.Closed}
 	return l
 }
 
+func (h *Host) knocks() *Knocks {
+	s := h.table.Knocks(mostKnocks)
+	k := &Knocks{s.Ports, s.Packets, make([]Knock, len(s.Most))}
+	for i, o := range s.Most {
+		k.Most[i] = Knock{portOf(o.Port), o.Packets}
+	}
+	return k
+}
+
 // PortLedger is one port's; a lane is named as the page of fates does. ok is false
-// for a port that nobody has or had.
+// for a port that nobody has or had, and for which nothing came.
 func (h *Host) PortLedger(name string) (l Ledger, ok bool) {
 	line, ok := lineOf(name)
 	if !ok {
@@ -81,7 +122,11 @@ func (h *Host) PortLedger(name string) (l Ledger, ok bool) {
 	l.ImpairIn = impairment(s.Rules, s.Impaired, 0)
 	rules, out := h.stack.OutRules(line)
 	l.ImpairOut = impairment(rules, out.Stats, out.Refused)
-	return l, s.WasBound
+	l.Knocked = s.Knocked
+	if line == demux.LaneClosed {
+		l.Knocks = h.knocks()
+	}
+	return l, s.WasBound || s.Knocked > 0
 }
 
 // LaneHost is the name of the lane for what gets its fate at once; "host" alone is
@@ -154,7 +199,7 @@ func Fates() []FateInfo {
 type Event struct {
 	Seq   uint64    `json:"seq"` // from 1, without gaps
 	At    time.Time `json:"at"`
-	Type  string    `json:"type"`           // bound, released, limits-set, queue-filled, queue-standing, policy-set, settings-set, reloaded
+	Type  string    `json:"type"`           // bound, released, limits-set, queue-filled, queue-standing, policy-set, settings-set, reloaded, knocked
 	Port  string    `json:"port,omitempty"` // or the lane
 	Fate  string    `json:"fate,omitempty"` // of the first packet that a full queue refused
 	Count uint64    `json:"count,omitempty"`

@@ -26,6 +26,7 @@ type PortStatus struct {
 	Declared bool `json:"declared"`
 
 	Arrived      uint64 `json:"arrived"` // packets
+	Knocked      uint64 `json:"knocked"` // packets that came while nobody had the port; they count as closed
 	Queued       int    `json:"queued"`  // packets, those a worker holds included
 	QueuedBytes  int    `json:"queued_bytes"`
 	LimitPackets int    `json:"limit_packets"`
@@ -166,7 +167,7 @@ func (h *Host) status(s demux.PortStats, r *running) PortStatus {
 	port := portOf(s.Port)
 	p := PortStatus{
 		Port: port, Service: s.Owner, State: "bound", Declared: r != nil,
-		Arrived: s.Arrived, Queued: s.Queued, QueuedBytes: s.Bytes,
+		Arrived: s.Arrived, Knocked: s.Knocked, Queued: s.Queued, QueuedBytes: s.Bytes,
 		LimitPackets: s.Limits.Packets, LimitBytes: s.Limits.Bytes, HighWater: s.High,
 		Fates: fateMap(s.Fates), WaitCounts: s.Waits.Counts, WaitSum: s.Waits.Sum, Settings: h.settingsOf(port),
 	}

@@ -15,6 +15,7 @@
 //	impair.go    what impairment rules touch; rules.go: what they hold back
 //	door.go      which connections a listening port admits; halfopen.go: its SYN queue
 //	tap.go       who looks on: the timelines; watch.go: captures
+//	knock.go     what came for ports that nobody has
 //	fate.go      what became of each packet; snapshot.go: the ledger
 //	log.go       the event log
 //

@@ -119,7 +119,7 @@ func (in *Ingress) lose(p Port, i int, f Fate) {
 	l.arrived++
 	in.countKinds(co, i, i+1)
 	if p == LaneClosed {
-		t.knock[portOf(&r.s.info)]++
+		in.knockLocked(i, i+1)
 	}
 	co.fates[f]++
 	if t.tap != nil {

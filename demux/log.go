@@ -9,7 +9,7 @@ import (
 type EventType uint8
 
 // The events. None is per packet: a queue that fills says so once until it has been
-// half empty again.
+// half empty again, and a scan of all ports says so once.
 const (
 	PortBound   EventType = iota // Who took the port
 	PortUnbound                  // Who let it go; Count packets were queued
@@ -19,10 +19,11 @@ const (
 	PolicySet                    // Who is the new policy, as text
 	SettingsSet                  // Who is what was set of the port, as text
 	Reloaded                     // the host has another configuration; Who is what changed, as text
+	Knocked                      // a SYN or datagram of Who's came for a port that nobody has, as none had for a minute
 )
 
 func (e EventType) String() string {
-	return [...]string{"bound", "released", "limits-set", "queue-filled", "queue-standing", "policy-set", "settings-set", "reloaded"}[e]
+	return [...]string{"bound", "released", "limits-set", "queue-filled", "queue-standing", "policy-set", "settings-set", "reloaded", "knocked"}[e]
 }
 
 // Event is one entry of the log.

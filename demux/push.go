@@ -41,9 +41,7 @@ func (in *Ingress) push(p Port, i, j int) {
 		in.countKinds(t.cold[p].Load(), i, j)
 	}
 	if p == LaneClosed {
-		for _, r := range in.slots[i:j] {
-			t.knock[portOf(&r.s.info)]++
-		}
+		in.knockLocked(i, j)
 	}
 	if st&inline != 0 && st&(serving|ready) == 0 && l.n == 0 && in.kind == FromDevice && lends(st) {
 		// No more than the queue could have held.

@@ -176,6 +176,7 @@ func TestScripts(t *testing.T) {
 			4 empty
 			53/udp bound dns 0
 			53/udp released dns 2
+			53/udp knocked 10.77.0.2 0
 			53/udp bound other 0
 			53/udp released other 0`},
 		{"who has it, has it", `

@@ -50,7 +50,7 @@ func (t *Table) Port(p Port) PortStats {
 	if !p.IsLane() {
 		closed := &t.lines[LaneClosed]
 		closed.mu.Lock()
-		s.Knocked = t.knock[p]
+		s.Knocked = t.knocks.by[p]
 		closed.mu.Unlock()
 	}
 	if co == nil {

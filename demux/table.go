@@ -121,7 +121,6 @@ type Options struct {
 type Table struct {
 	lines []line
 	taken []atomic.Uint64 // bitmap of the bound lines: it says what is closed without a look at the line
-	knock []uint64        // per port: arrived while nobody had it; guarded by the closed lane's mutex, where they went
 	cold  []atomic.Pointer[cold]
 	pool  *pool
 	rq    runq
@@ -132,6 +131,7 @@ type Table struct {
 	tap   Tap // nil: nobody looks on
 	watch atomic.Pointer[Watcher]
 
+	knocks   knocks // guarded by the closed lane's mutex
 	delays   delays
 	upstream func() (held, stopped [NumKinds]uint64) // nil: nothing waits before the readers
 
@@ -156,13 +156,13 @@ func New(o Options) *Table {
 	t := &Table{
 		lines: make([]line, numLines),
 		taken: make([]atomic.Uint64, (numLines+63)/64),
-		knock: make([]uint64, laneBase),
 		cold:  make([]atomic.Pointer[cold], numLines),
 		made:  make([]atomic.Uint64, (numLines+63)/64),
 		pool:  newPool(o.Packets, o.TailBytes),
 		log:   NewLog(o.Events),
 		now:   o.Now,
 	}
+	t.knocks.by = make([]uint64, laneBase)
 	t.rq.init(int(numLines))
 	t.addrs.Store(NewAddrs())
 	for p := LaneClosed; p < numLines; p++ {

@@ -74,10 +74,17 @@ func (t *timeWaitTimer) Stop() bool {
 	return t.Timer.Stop()
 }
 
-// TimeWaitOverflow is how many connections left TIME-WAIT early because there were too
-// many (Linux: TCPTimeWaitOverflow).
-func (s *Stack) TimeWaitOverflow() uint64 {
+// Lost is what netstack lost after it was handed packets.
+type Lost struct {
+	Dropped          uint64 // TCP segments, as netstack counts them: a full segment queue, an ACK of nothing
+	Invalid          uint64 // TCP segments that it could not read
+	TimeWaitOverflow uint64 // connections that left TIME-WAIT early because there were too many (Linux: TCPTimeWaitOverflow)
+}
+
+// Lost is a snapshot.
+func (s *Stack) Lost() Lost {
+	st := s.net.Stats()
 	s.waits.mu.Lock()
 	defer s.waits.mu.Unlock()
-	return s.waits.early
+	return Lost{st.DroppedPackets.Value(), st.TCP.InvalidSegmentsReceived.Value(), s.waits.early}
 }

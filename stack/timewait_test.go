@@ -103,6 +103,15 @@ func TestTimeWaitBound(t *testing.T) {
 	for _, port := range last[7:] {
 		require.True(t, inTimeWait()[port])
 	}
-	require.EqualValues(t, 7, host.TimeWaitOverflow())
+	require.EqualValues(t, 7, host.Lost().TimeWaitOverflow)
 	require.Zero(t, host.net.Stats().TCP.ResetsSent.Value())
+}
+
+// TestLost: what netstack was handed and drops is counted as netstack's own, such as a
+// segment that means nothing to a listening port.
+func TestLost(t *testing.T) {
+	r := newDoorRig(t, demux.DoorConfig{Backlog: 1, SynQueue: 1})
+	r.p.send(5000, flagFIN, irs, 0)
+	require.Eventually(t, func() bool { return r.s.Lost() == Lost{Dropped: 1} }, patience, time.Millisecond, "%+v", r.s.Lost())
+	r.fate(t, demux.ToStack, 1)
 }

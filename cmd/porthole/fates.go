@@ -123,6 +123,10 @@ func (c *fatesCmd) table(w io.Writer, l *fatesLine) error {
 		fmt.Fprintf(&b, "device: %d frames in, %d lost before the host (the kernel's queue was full), %d errors; %d out, %d lost, %d errors\n",
 			d.InPackets, d.InDropped, d.InErrors, d.OutPackets, d.OutDropped, d.OutErrors)
 	}
+	if s := l.Stack; s != nil {
+		fmt.Fprintf(&b, "stack: %d segments dropped after to-stack (a full segment queue, an ACK of nothing), %d invalid; %d connections left TIME-WAIT early, there were too many\n",
+			s.Dropped, s.Invalid, s.TimeWaitOverflow)
+	}
 	if o := l.Out; o != nil {
 		fmt.Fprintf(&b, "out: %d frames sent, %d lost as device-full, %d refused by the device; %d resets of closed ports not sent, they were too many\n",
 			o.Sent, o.DeviceFull, o.Refused, o.Limited)
@@ -131,6 +135,27 @@ func (c *fatesCmd) table(w io.Writer, l *fatesLine) error {
 		b.WriteString(impairmentLines("link", l.Link.In, l.Link.Out))
 	}
 	b.WriteString(impairmentLines(l.Of, l.ImpairIn, l.ImpairOut))
+	b.WriteString(knockLine(l.Knocks))
+	if l.Knocked > 0 {
+		fmt.Fprintf(&b, "knocked: %d packets came for %s while nobody had it, and are counted at the lane closed; `porthole flows %s` shows whose\n", l.Knocked, l.Of, l.Of)
+	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// knockLine says what came for ports that nobody has, "" when nothing did.
+func knockLine(k *porthole.Knocks) string {
+	if k == nil || k.Ports == 0 {
+		return ""
+	}
+	var most []string
+	for _, o := range k.Most {
+		most = append(most, fmt.Sprintf("%v %d", o.Port, o.Packets))
+	}
+	rest := ""
+	if n := k.Ports - len(k.Most); n > 0 {
+		rest = fmt.Sprintf(", and %d more", n)
+	}
+	return fmt.Sprintf("knocked: %d packets at %d ports that nobody had: %s%s; `porthole flows %v` shows whose\n",
+		k.Packets, k.Ports, strings.Join(most, ", "), rest, k.Most[0].Port)
 }

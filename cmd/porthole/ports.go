@@ -21,7 +21,8 @@ type portsCmd struct {
 // Help is shown under `porthole ports --help`.
 func (portsCmd) Help() string {
 	return "QUEUE, SYN and ACCEPT are the port's queues: how many wait, and of how many (a backlog of N lets one more wait). PEAK is the most at once. " +
-		"Where a service reads slower than its clients send: RECEIVED is the fullest receive buffer among the port's connections, of what it may hold, WINDOW the smallest that any was offered last, CLOSED how often and how long windows were closed."
+		"Where a service reads slower than its clients send: RECEIVED is the fullest receive buffer among the port's connections, of what it may hold, WINDOW the smallest that any was offered last, CLOSED how often and how long windows were closed. " +
+		"Below stands what came for ports that nobody has: who scans the host."
 }
 
 // Run asks a running host for its port table.
@@ -39,11 +40,23 @@ func (c *portsCmd) Run(con *console) error {
 		if err != nil {
 			return nil, err
 		}
-		return func(w io.Writer) error {
-			if c.JSON {
-				return lines(w, ports)
+		if c.JSON {
+			return func(w io.Writer) error { return lines(w, ports) }, nil
+		}
+		var knocks *porthole.Knocks
+		if len(only) == 0 {
+			closed, err := client.Fates(ctx, "closed")
+			if err != nil {
+				return nil, err
 			}
-			return portTable(w, ports)
+			knocks = closed.Knocks
+		}
+		return func(w io.Writer) error {
+			if err := portTable(w, ports); err != nil {
+				return err
+			}
+			_, err := io.WriteString(w, knockLine(knocks))
+			return err
 		}, nil
 	})
 }

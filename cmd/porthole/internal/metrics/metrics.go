@@ -94,6 +94,12 @@ var (
 	zeroFor       = counter("port_zero_window_seconds_total", "Time that windows were closed, of all connections of the port.", "port", "service")
 	waits         = define(prometheus.UntypedValue, "port_wait_seconds", "Time that a datagram was in the port's queue, or a connection in its accept queue, until the service took it.", "port", "service")
 
+	knocks     = counter("knocks_total", "Packets that came for ports that nobody had.")
+	knockPorts = gauge("knocked_ports", "Ports for which packets came while nobody had them.")
+
+	stackDropped  = counter("stack_dropped_segments_total", "TCP segments that the stack was handed and dropped, by reason.", "reason")
+	stackTimeWait = counter("stack_time_wait_overflows_total", "Connections that left TIME-WAIT early, for there were too many.")
+
 	flowsKept       = gauge("flows", "Conversations whose timelines are kept.")
 	flowsLimit      = gauge("flows_limit", "Conversations that can be kept.")
 	flowsSeen       = counter("flows_seen_total", "Conversations that began.")
@@ -164,6 +170,15 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	put(flowsEvicted, float64(f.Evicted))
 	put(flowsSkipped, float64(f.Skipped))
 	put(flowsUnrecorded, float64(f.Unrecorded))
+	if k := l.Knocks; k != nil {
+		put(knocks, float64(k.Packets))
+		put(knockPorts, float64(k.Ports))
+	}
+	if s := l.Stack; s != nil {
+		put(stackDropped, float64(s.Dropped), "dropped")
+		put(stackDropped, float64(s.Invalid), "invalid")
+		put(stackTimeWait, float64(s.TimeWaitOverflow))
+	}
 	if o := l.Out; o != nil {
 		put(outSent, float64(o.Sent))
 		put(outLost, float64(o.DeviceFull), "device-full")

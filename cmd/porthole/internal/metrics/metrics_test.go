@@ -33,6 +33,7 @@ func (fakeHost) Ledger() porthole.Ledger {
 	return porthole.Ledger{
 		Arrived: 12, Kinds: map[string]uint64{"device": 12}, Fates: map[string]uint64{"to-stack": 9, "queue-full": 2}, Queued: 1, LawOK: true,
 		Device: &porthole.DeviceCounters{InPackets: 12, InDropped: 3},
+		Knocks: &porthole.Knocks{Ports: 4, Packets: 9}, Stack: &porthole.StackCounters{Dropped: 5, Invalid: 6, TimeWaitOverflow: 7},
 	}
 }
 
@@ -72,10 +73,24 @@ porthole_info{device="ph0",kind="offload",name="a",version="1"} 1
 # HELP porthole_start_time_seconds When the host was made, in seconds of the Unix epoch.
 # TYPE porthole_start_time_seconds gauge
 porthole_start_time_seconds 1.7000000005e+09
+# HELP porthole_knocked_ports Ports for which packets came while nobody had them.
+# TYPE porthole_knocked_ports gauge
+porthole_knocked_ports 4
+# HELP porthole_knocks_total Packets that came for ports that nobody had.
+# TYPE porthole_knocks_total counter
+porthole_knocks_total 9
+# HELP porthole_stack_dropped_segments_total TCP segments that the stack was handed and dropped, by reason.
+# TYPE porthole_stack_dropped_segments_total counter
+porthole_stack_dropped_segments_total{reason="dropped"} 5
+porthole_stack_dropped_segments_total{reason="invalid"} 6
+# HELP porthole_stack_time_wait_overflows_total Connections that left TIME-WAIT early, for there were too many.
+# TYPE porthole_stack_time_wait_overflows_total counter
+porthole_stack_time_wait_overflows_total 7
 # HELP porthole_flows_evicted_total Timelines that made room for newer ones.
 # TYPE porthole_flows_evicted_total counter
 porthole_flows_evicted_total 2
 `), "porthole_flows_evicted_total", "porthole_port_accept_queue_connections", "porthole_port_answering", "porthole_port_arrived_packets_total",
+		"porthole_knocked_ports", "porthole_knocks_total", "porthole_stack_dropped_segments_total", "porthole_stack_time_wait_overflows_total",
 		"porthole_device_in_dropped_packets_total", "porthole_info", "porthole_start_time_seconds"))
 	problems, err := testutil.CollectAndLint(Collector(twoPorts()))
 	require.NoError(t, err)
