@@ -158,6 +158,8 @@ func (c *conn) Close() error {
 	return err
 }
 
+var _ services.Rester = (*conn)(nil)
+
 // Abort ends the connection with a RST.
 func (c *conn) Abort() {
 	c.Conn.Abort()

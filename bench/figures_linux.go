@@ -119,7 +119,12 @@ func (t *target) memory() (int64, error) {
 	return strconv.ParseInt(line, 10, 64)
 }
 
-// hold opens connections, asks once on each, says so and keeps them until its input ends.
+// restTime is how long held connections wait before they count as idle: a server may
+// give back what an idle connection does not need, on kernel sockets or on porthole's.
+const restTime = 2 * time.Second
+
+// hold opens connections, asks once on each, waits, says so and keeps them until its
+// input ends.
 func hold(count, addr string) error {
 	n, err := strconv.Atoi(count)
 	if err != nil {
@@ -153,6 +158,7 @@ func hold(count, addr string) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
+	time.Sleep(restTime)
 	fmt.Println("open")
 	_, err = io.Copy(io.Discard, os.Stdin)
 	for _, c := range conns {

@@ -126,6 +126,7 @@ func obey(h *porthole.Host) {
 				err = pprof.StartCPUProfile(profile)
 			}
 		case "memory":
+			debug.FreeOSMemory() // twice: what pools hold outlives one collection
 			debug.FreeOSMemory()
 			fmt.Println(ownRSS())
 			continue

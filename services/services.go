@@ -104,6 +104,16 @@ type Answerer interface {
 // host itself or through an Ethernet device. A service that offers it reads all the same.
 type AnswerFunc func(msg []byte, from netip.AddrPort, reply func(b []byte, to netip.AddrPort) (ok bool)) (done bool)
 
+// A Rester is a connection that can wait for its next byte without a goroutine in Read.
+// The host's TCP connections are Resters; the kernel's are not.
+type Rester interface {
+	// WhenReadable has f called, once, when a Read would return at once: there is data,
+	// the end, or an error. f must not wait, nor use the connection. It is called never
+	// when the connection is closed here before that, and perhaps before WhenReadable
+	// returns. A second call replaces the first.
+	WhenReadable(f func())
+}
+
 // Host is what every service may know of the host.
 type Host struct {
 	Name    string       // the host's name, a DNS label

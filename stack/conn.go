@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -28,10 +29,12 @@ type Conn struct {
 	writable     chan struct{}
 	rdead, wdead deadline
 	closed       chan struct{}
-	arrived      int64 // in the accept queue, by the flows' clock
-	hasRead      bool  // guarded by rmu
+	arrived      int64        // in the accept queue, by the flows' clock
+	hasRead      bool         // guarded by rmu
+	out          bytes.Reader // what Write has in its hands; guarded by wmu
 	closeOnce    sync.Once
 	port         uint16
+	resting      atomic.Pointer[func()] // of WhenReadable
 }
 
 var _ net.Conn = (*Conn)(nil)
@@ -62,9 +65,31 @@ func tcpAddr(a tcpip.FullAddress) *net.TCPAddr {
 func (c *Conn) NotifyEvent(mask waiter.EventMask) {
 	if mask&^waiter.EventOut != 0 {
 		poke(c.readable)
+		c.arouse()
 	}
 	if mask&^waiter.EventIn != 0 {
 		poke(c.writable)
+	}
+}
+
+// WhenReadable implements services.Rester.
+func (c *Conn) WhenReadable(f func()) {
+	c.resting.Store(&f)
+	if isClosed(c.closed) {
+		c.resting.Store(nil)
+	} else if c.ep.Readiness(readable) != 0 {
+		c.arouse()
+	}
+}
+
+const readable = waiter.EventIn | waiter.EventErr | waiter.EventHUp | waiter.EventRdHUp
+
+func (c *Conn) arouse() {
+	if c.resting.Load() == nil {
+		return
+	}
+	if f := c.resting.Swap(nil); f != nil {
+		(*f)()
 	}
 }
 
@@ -119,7 +144,6 @@ func (c *Conn) Read(b []byte) (int, error) {
 func (c *Conn) Write(b []byte) (n int, _ error) {
 	c.wmu.Lock()
 	defer c.wmu.Unlock()
-	var r bytes.Reader
 	for {
 		if isClosed(c.closed) {
 			return n, c.err("write", net.ErrClosed)
@@ -130,8 +154,9 @@ func (c *Conn) Write(b []byte) (n int, _ error) {
 		if n == len(b) {
 			return n, nil
 		}
-		r.Reset(b[n:])
-		k, err := c.ep.Write(&r, tcpip.WriteOptions{})
+		c.out.Reset(b[n:])
+		k, err := c.ep.Write(&c.out, tcpip.WriteOptions{})
+		c.out.Reset(nil) // netstack remembers the reader
 		n += int(k)
 		switch err.(type) {
 		case nil:

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"porthole/services"
 )
 
 // Connections are limited before they are accepted: a slot is taken first, so
@@ -47,7 +49,7 @@ func (s *slots) closeAll() {
 	}
 	s.mu.Unlock()
 	for _, c := range open {
-		c.Close()
+		c.end()
 	}
 }
 
@@ -85,6 +87,7 @@ type listener struct {
 	writeTimeout time.Duration
 	refuse       func(from net.Addr, request, status string) []byte // see conn.Write
 	h2           int                                                // see conn
+	back         *returned                                          // see rest
 
 	once   sync.Once
 	closed chan struct{}
@@ -109,6 +112,8 @@ func (l *listener) Accept() (net.Conn, error) {
 		return nil, err
 	}
 	c := &conn{Conn: nc, slots: l.slots, timeout: l.writeTimeout, refuse: l.refuse, h2: l.h2}
+	c.rest.back = l.back
+	c.rest.rester, _ = nc.(services.Rester)
 	if !l.slots.add(c) {
 		<-l.slots.free
 		nc.Close()
@@ -141,6 +146,9 @@ type conn struct {
 	blanks  int         // CR and LF that were skipped, blanksOver when a request has begun
 	refused atomic.Bool // the last that passed was the start of an error answer
 
+	answered int // requests, by net/http's word
+	rest     rest
+
 	// armed is when the deadline in force was set (Unix nanoseconds), 0 when there
 	// is none, foreign when a handler set its own (a hijacked connection may).
 	armed atomic.Int64
@@ -172,6 +180,9 @@ func (c *conn) Read(p []byte) (int, error) {
 		c.refused.Store(false)
 	}
 	n, err := c.Conn.Read(p)
+	if c.rest.idle.Load() && c.waited(n, err) {
+		return 0, io.EOF
+	}
 	for c.blanks != blanksOver && n > 0 {
 		i := 0
 		for i < n && c.blanks < blanksMost && (p[i] == '\r' || p[i] == '\n') {
@@ -293,10 +304,19 @@ func (c *conn) CloseWrite() error {
 	return errors.ErrUnsupported
 }
 
-// Close closes the connection and gives its slot back, once.
+// Close closes the connection, but for net/http's Close of one that goes to rest.
 func (c *conn) Close() error {
+	if c.lieDown() {
+		return nil
+	}
+	return c.end()
+}
+
+// end closes the connection and gives its slot back, once.
+func (c *conn) end() error {
 	err := net.ErrClosed
 	c.once.Do(func() {
+		c.rest.up()
 		if c.refused.Load() {
 			c.linger()
 		}

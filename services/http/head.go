@@ -25,6 +25,7 @@ type heads struct {
 	// The rest belongs to the connection's reader.
 	off     bool           // what goes by is not HTTP/1, or no longer
 	lines   int            // that have ended, counted to 2
+	ended   int            // heads that have
 	short   bool           // the first was too short to be a request line
 	n       int            // bytes of the line that has not
 	line    [lineKept]byte // its start
@@ -95,6 +96,7 @@ func (h *heads) end() {
 		}
 	default:
 		h.begun = false
+		h.ended++
 		if !h.hosted {
 			h.noHost.Store(true)
 		}
@@ -115,6 +117,12 @@ func field(line []byte, name string) ([]byte, bool) {
 		return nil, false
 	}
 	return bytes.Trim(line[len(name):], " \t"), true
+}
+
+// between reports whether all that went by are that many requests, whole. Where a chunked
+// body ends, a heads does not know.
+func (h *heads) between(requests int) bool {
+	return !h.off && !h.coding.Load() && h.ended == requests && !h.begun && h.n == 0 && h.body == 0
 }
 
 // inRequestLine reports whether the line that has not ended is a request line.

@@ -46,10 +46,10 @@ func serve(ctx context.Context, env *services.Env) error {
 	srv := newServer(base, env, cfg, st, conns)
 
 	open := newSlots(cfg.MaxConnections)
-	lns := []net.Listener{st.upgrades}
+	lns := []net.Listener{st.back}
 	for _, ln := range env.TCP {
 		l := newListener(ln, open, cfg.WriteTimeout)
-		l.refuse = st.refuse
+		l.refuse, l.back = st.refuse, st.back
 		if cfg.H2C {
 			l.h2 = int(cfg.HeaderLimit)
 		}
@@ -106,14 +106,7 @@ func newServer(base context.Context, env *services.Env, cfg *Config, h http.Hand
 			}
 			return ctx
 		},
-		ConnState: func(_ net.Conn, s http.ConnState) {
-			switch s {
-			case http.StateNew:
-				conns.enter()
-			case http.StateClosed, http.StateHijacked:
-				conns.leave()
-			}
-		},
+		ConnState: followState(conns),
 	}
 }
 

@@ -19,13 +19,13 @@ import (
 )
 
 // site is the handler of all requests and owns what the endpoints share: the
-// directory under /files/, the request gate, the upgraded connections.
+// directory under /files/, the request gate, the connections that come back.
 type site struct {
 	env      *services.Env
 	cfg      *Config
 	requests *gate
-	upgrades *upgrades
-	files    *files // nil when there is no directory
+	back     *returned // upgraded connections, and those that have rested
+	files    *files    // nil when there is no directory
 	metas    metaCache
 	server   []string // value of the Server field, shared by all responses
 	routes   routes
@@ -42,7 +42,7 @@ func newSite(env *services.Env, cfg *Config) (*site, error) {
 		env:      env,
 		cfg:      cfg,
 		requests: newGate(cfg.MaxRequests),
-		upgrades: newUpgrades(),
+		back:     newReturned(),
 		server:   slices.Clip([]string{"porthole/" + env.Host.Version}),
 	}
 	dir := cfg.Files

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 )
 
 // HTTP/2 by "Upgrade: h2c" (RFC 7540, 3.2), which RFC 9113 dropped, net/http does
@@ -23,43 +22,6 @@ import (
 // The values in the HTTP2-Settings field are not applied: the client's SETTINGS
 // frame, which the preface must hold, says them again. Requests with a body stay
 // HTTP/1.1, as a server is free to decide.
-
-// upgrades is the listener that hands connections back to the server. Nothing
-// waits in it: Accept takes a connection or the connection is closed.
-type upgrades struct {
-	conns chan net.Conn
-	done  chan struct{}
-	once  sync.Once
-}
-
-func newUpgrades() *upgrades {
-	return &upgrades{conns: make(chan net.Conn), done: make(chan struct{})}
-}
-
-func (u *upgrades) Accept() (net.Conn, error) {
-	select {
-	case c := <-u.conns:
-		return c, nil
-	case <-u.done:
-		return nil, net.ErrClosed
-	}
-}
-
-func (u *upgrades) Close() error {
-	u.once.Do(func() { close(u.done) })
-	return nil
-}
-
-// Addr is that of nothing: the connections have their own.
-func (u *upgrades) Addr() net.Addr { return &net.TCPAddr{} }
-
-func (u *upgrades) push(c net.Conn) {
-	select {
-	case u.conns <- c:
-	case <-u.done:
-		c.Close()
-	}
-}
 
 // wantsUpgrade checks the request as RFC 7540, 3.2 and 3.2.1 ask.
 func (s *site) wantsUpgrade(r *http.Request) bool {
@@ -100,7 +62,7 @@ func (s *site) upgrade(w *response, r *http.Request) bool {
 		nc.Close()
 		return true
 	}
-	s.upgrades.push(&upgraded{Conn: nc, early: slices.Clone(early), passing: prefaceLen + frameHeader, insert: frames})
+	s.back.push(&upgraded{Conn: nc, early: slices.Clone(early), passing: prefaceLen + frameHeader, insert: frames})
 	return true
 }
 
