@@ -100,6 +100,18 @@ func (h *Host) Captures() []CaptureStatus {
 	return list
 }
 
+// CaptureTotals sum up all captures that there ever were.
+type CaptureTotals struct {
+	Started  uint64
+	Running  int    // now
+	Accepted uint64 // packets that one wanted
+	Missed   uint64 // of those, packets that found its buffer full
+	Written  uint64 // records
+}
+
+// CaptureTotals is a snapshot; none of it but Running ever becomes less.
+func (h *Host) CaptureTotals() CaptureTotals { return CaptureTotals(h.capture.Totals()) }
+
 // CaptureStatus is one of them.
 func (h *Host) CaptureStatus(id string) (CaptureStatus, error) {
 	c, err := h.findCapture(id)

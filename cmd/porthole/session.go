@@ -16,7 +16,7 @@ type host interface {
 	Ready() <-chan struct{}
 	Reload(ctx context.Context, cfg porthole.Config) ([]string, error)
 	control.Host
-	FlowStats() porthole.FlowStats
+	metrics.Host
 }
 
 // session is a running host with its control socket. The socket answers as long

@@ -57,6 +57,8 @@ func (h *fakeHost) Reload(_ context.Context, c porthole.Config) ([]string, error
 }
 func (*fakeHost) FlowStats() porthole.FlowStats { return porthole.FlowStats{} }
 
+func (*fakeHost) CaptureTotals() porthole.CaptureTotals { return porthole.CaptureTotals{} }
+
 func (h *fakeHost) Health() porthole.Health {
 	return porthole.Health{Name: "porthole", LedgerOK: true, LogLost: h.lost}
 }

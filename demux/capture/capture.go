@@ -82,10 +82,11 @@ type Set struct {
 
 	own4, own6 [packet.EthernetSize]byte // link headers from the host to itself
 
-	mu     sync.Mutex
-	all    []*Capture // oldest first
-	last   int        // number of the newest
-	closed bool
+	mu        sync.Mutex
+	all       []*Capture // oldest first
+	last      int        // number of the newest
+	closed    bool
+	forgotten Totals // of those that are not listed any more
 }
 
 // NewSet makes the captures of a host. Nothing looks on before Start.
@@ -171,6 +172,7 @@ func (s *Set) forgetLocked() {
 			continue
 		}
 		if ended++; ended > keepEnded {
+			s.forgotten.add(s.all[i].Status())
 			s.all = slices.Delete(s.all, i, i+1)
 		}
 	}
@@ -193,6 +195,36 @@ func (s *Set) List() []*Capture {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.all)
+}
+
+// Totals sum up all captures that there ever were.
+type Totals struct {
+	Started  uint64
+	Running  int // now
+	Accepted uint64
+	Missed   uint64
+	Written  uint64 // records
+}
+
+func (t *Totals) add(s Status) {
+	t.Started++
+	if s.State == Recording {
+		t.Running++
+	}
+	t.Accepted += s.Accepted
+	t.Missed += s.Missed
+	t.Written += s.Written
+}
+
+// Totals is a snapshot; none of it but Running ever becomes less.
+func (s *Set) Totals() Totals {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.forgotten
+	for _, c := range s.all {
+		t.add(c.Status())
+	}
+	return t
 }
 
 // Close ends all captures, and no other begins: the host has stopped. What is buffered

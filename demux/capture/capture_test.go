@@ -400,7 +400,9 @@ func TestListIsShort(t *testing.T) {
 	require.Len(t, list, keepEnded+2)
 	require.Same(t, first, list[0])
 	require.Equal(t, "c34", list[len(list)-1].ID)
+	require.Equal(t, Totals{Started: 34, Running: 1}, r.Totals())
 	first.Stop()
+	require.Zero(t, r.Totals().Running)
 }
 
 // TestTapsAllocateNothing, whatever a capture wants.

@@ -25,6 +25,7 @@ type Host interface {
 	Health() porthole.Health
 	Ledger() porthole.Ledger
 	FlowStats() porthole.FlowStats
+	CaptureTotals() porthole.CaptureTotals
 }
 
 // Handler answers a scrape of h, and of the Go runtime that it runs in.
@@ -110,6 +111,19 @@ var (
 	logLines = counter("log_lines_total", "Lines of the log that were written.")
 	logLost  = counter("log_lost_lines_total", "Lines of the log that found its queue full, or were refused.")
 
+	captures        = gauge("captures", "Captures that record.")
+	capturesStarted = counter("captures_started_total", "Captures that began.")
+	captureAccepted = counter("capture_packets_total", "Packets that a capture wanted, each counted by every capture that did.")
+	captureMissed   = counter("capture_missed_packets_total", "Of those, packets that found the capture's buffer full: they are not in its file.")
+	captureWritten  = counter("capture_records_total", "Records written; a super-packet is several.")
+
+	linkImpaired = gauge("link_impaired", "1 while rules impair the whole link, by direction.", "direction")
+	linkEffects  = counter("link_impair_packets_total", "Packets of the whole link under rules, by what the rules did: one may be delayed and passed.", "direction", "effect")
+	linkWaiting  = gauge("link_impair_waiting_packets", "Packets that wait in the rules of the link.", "direction")
+	portImpaired = gauge("port_impaired", "1 while rules impair the port, by direction.", "port", "service", "direction")
+	portEffects  = counter("port_impair_packets_total", "Packets of the port under rules, by what the rules did: one may be delayed and passed.", "port", "service", "direction", "effect")
+	portWaiting  = gauge("port_impair_waiting_packets", "Packets that wait in the rules of the port.", "port", "service", "direction")
+
 	outSent = counter("out_frames_total", "Frames that the host sent; a super-packet counts once.")
 	outLost = counter("out_lost_frames_total", "Frames of the host that never left: its device was full, or refused them, or was closed, or a rate limit held.", "reason")
 
@@ -179,6 +193,16 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		put(stackDropped, float64(s.Invalid), "invalid")
 		put(stackTimeWait, float64(s.TimeWaitOverflow))
 	}
+	t := c.h.CaptureTotals()
+	put(captures, float64(t.Running))
+	put(capturesStarted, float64(t.Started))
+	put(captureAccepted, float64(t.Accepted))
+	put(captureMissed, float64(t.Missed))
+	put(captureWritten, float64(t.Written))
+	if l.Link != nil {
+		impairment(put, linkImpaired, linkEffects, linkWaiting, l.Link.In, "in")
+		impairment(put, linkImpaired, linkEffects, linkWaiting, l.Link.Out, "out")
+	}
 	if o := l.Out; o != nil {
 		put(outSent, float64(o.Sent))
 		put(outLost, float64(o.DeviceFull), "device-full")
@@ -211,6 +235,8 @@ func port(put func(metric, float64, ...string), p *porthole.PortStatus) {
 	one(portLimit, float64(p.LimitPackets))
 	one(portLimitB, float64(p.LimitBytes))
 	one(portHigh, float64(p.HighWater))
+	impairment(put, portImpaired, portEffects, portWaiting, p.ImpairIn, name[0], name[1], "in")
+	impairment(put, portImpaired, portEffects, portWaiting, p.ImpairOut, name[0], name[1], "out")
 	if p.Port.Proto != "tcp" {
 		return
 	}
@@ -225,6 +251,25 @@ func port(put func(metric, float64, ...string), p *porthole.PortStatus) {
 	one(zeroWindows, float64(p.ZeroWindows))
 	one(zeroNow, float64(p.ZeroWindowsNow))
 	one(zeroFor, p.ZeroWindowFor.Seconds())
+}
+
+// impairment is what rules did in one direction; without any there are no series.
+func impairment(put func(metric, float64, ...string), on, effects, waiting metric, i *porthole.Impairment, labels ...string) {
+	if i == nil {
+		return
+	}
+	put(on, truth(i.Rules != "none"), labels...)
+	put(waiting, float64(i.Waiting), labels...)
+	for _, e := range []struct {
+		name string
+		n    uint64
+	}{
+		{"arrived", i.Arrived}, {"passed", i.Passed}, {"lost", i.Lost}, {"syn-dropped", i.SYNDropped}, {"over-limit", i.OverLimit},
+		{"aged", i.Aged}, {"corrupted", i.Corrupted}, {"duplicated", i.Duplicated}, {"delayed", i.Delayed}, {"reordered", i.Reordered},
+		{"queued", i.Queued}, {"refused", i.Refused},
+	} {
+		put(effects, float64(e.n), append(labels[:len(labels):len(labels)], e.name)...)
+	}
 }
 
 // waited is the histogram of a port's wait times.

@@ -34,6 +34,7 @@ func (fakeHost) Ledger() porthole.Ledger {
 		Arrived: 12, Kinds: map[string]uint64{"device": 12}, Fates: map[string]uint64{"to-stack": 9, "queue-full": 2}, Queued: 1, LawOK: true,
 		Device: &porthole.DeviceCounters{InPackets: 12, InDropped: 3},
 		Knocks: &porthole.Knocks{Ports: 4, Packets: 9}, Stack: &porthole.StackCounters{Dropped: 5, Invalid: 6, TimeWaitOverflow: 7},
+		Link: &porthole.LinkStatus{Out: &porthole.Impairment{Rules: "none", Arrived: 8, Passed: 6, Lost: 2}},
 	}
 }
 
@@ -41,10 +42,15 @@ func (fakeHost) FlowStats() porthole.FlowStats {
 	return porthole.FlowStats{Flows: 5, Limit: 9, Seen: 7, Evicted: 2}
 }
 
+func (fakeHost) CaptureTotals() porthole.CaptureTotals {
+	return porthole.CaptureTotals{Started: 3, Running: 1, Accepted: 20, Missed: 4, Written: 16}
+}
+
 func twoPorts() fakeHost {
 	return fakeHost{[]porthole.PortStatus{
 		{Port: services.TCP(80), Service: "http", State: "answering", Declared: true, Arrived: 10, Queued: 1, LimitPackets: 64, HighWater: 64,
 			Accept: 2, AcceptLimit: 1, AcceptHigh: 2, SynLimit: 8, Fates: map[string]uint64{"to-stack": 7, "queue-full": 2},
+			ImpairIn:   &porthole.Impairment{Rules: "delay:50ms", Arrived: 7, Passed: 4, Delayed: 7, Waiting: 3},
 			WaitCounts: [13]uint64{3, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2}, WaitSum: 90 * time.Second},
 		{Port: services.TCP(40000), Service: "ftp", State: "listening", Arrived: 1},
 		{Port: services.UDP(53), Service: "dns", State: "failed", Declared: true, LimitPackets: 1024},
@@ -95,6 +101,27 @@ porthole_flows_evicted_total 2
 	problems, err := testutil.CollectAndLint(Collector(twoPorts()))
 	require.NoError(t, err)
 	require.Empty(t, problems)
+}
+
+// TestImpairmentAndCaptures: what rules and captures did has series of its own, and a
+// port or a direction that never had rules has none.
+func TestImpairmentAndCaptures(t *testing.T) {
+	w := httptest.NewRecorder()
+	Handler(twoPorts()).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "GET", "/metrics", nil))
+	for _, line := range []string{
+		"captures 1", "captures_started_total 3", "capture_packets_total 20", "capture_missed_packets_total 4", "capture_records_total 16",
+		`link_impaired{direction="out"} 0`, `link_impair_waiting_packets{direction="out"} 0`,
+		`link_impair_packets_total{direction="out",effect="lost"} 2`, `link_impair_packets_total{direction="out",effect="passed"} 6`,
+		`port_impaired{direction="in",port="80/tcp",service="http"} 1`,
+		`port_impair_packets_total{direction="in",effect="delayed",port="80/tcp",service="http"} 7`,
+		`port_impair_packets_total{direction="in",effect="reordered",port="80/tcp",service="http"} 0`,
+		`port_impair_waiting_packets{direction="in",port="80/tcp",service="http"} 3`,
+	} {
+		require.Contains(t, w.Body.String(), "\nporthole_"+line+"\n")
+	}
+	require.NotContains(t, w.Body.String(), `link_impaired{direction="in"}`)
+	require.NotContains(t, w.Body.String(), `port_impaired{direction="out",port="80/tcp"`)
+	require.NotContains(t, w.Body.String(), `port_impaired{direction="in",port="53/udp"`)
 }
 
 // TestWaits: the bounds are cumulative, and what is above all of them is in the count.
@@ -174,6 +201,7 @@ func TestDashboard(t *testing.T) {
 		known[f.GetName()] = true
 	}
 	name := regexp.MustCompile(`\bporthole_[a-z_]+`)
+	asked := map[string]bool{}
 	ids := map[int]bool{}
 	for _, p := range d.Panels {
 		require.False(t, ids[p.ID], "panel %d twice", p.ID)
@@ -186,8 +214,14 @@ func TestDashboard(t *testing.T) {
 		require.NotEmpty(t, p.Targets, p.Title)
 		for _, target := range p.Targets {
 			for _, m := range name.FindAllString(target.Expr, -1) {
+				m = strings.TrimSuffix(m, "_bucket") // of a histogram
 				require.True(t, known[m], "%s asks for %s, which there is not", p.Title, m)
+				asked[m] = true
 			}
 		}
+	}
+	for _, m := range []string{"port_wait_seconds", "port_zero_windows_total", "port_zero_window_seconds_total", "port_impair_packets_total",
+		"link_impair_packets_total", "captures", "capture_missed_packets_total", "knocks_total"} {
+		require.True(t, asked["porthole_"+m], "no panel has %s", m)
 	}
 }
