@@ -29,6 +29,7 @@ type answerer struct {
 	f     AnswerFunc
 	on    bool // f is set and the service is not held back
 	reply func([]byte, netip.AddrPort) bool
+	out   outgoing     // of f's answer
 	now   demux.Packet // that f has
 	fresh bool         // who looks on does not know that it was read
 }
@@ -104,7 +105,9 @@ func (pc *PacketConn) reply(b []byte, to netip.AddrPort) bool {
 	}
 	if src, err := pc.s.checkUDP(to, b); err == nil {
 		pc.answered()
-		_ = pc.s.sendWhole(netip.AddrPortFrom(src, pc.port.Number()), to, b, &pc.ipID, false) // Out counts
+		o := &pc.answerer.out
+		_ = pc.s.sendWhole(o, netip.AddrPortFrom(src, pc.port.Number()), to, b, &pc.ipID, false) // Out counts
+		o.pieces[1] = nil
 	}
 	return true
 }

@@ -19,6 +19,7 @@ type outq struct {
 	held   int        // frames that the writer has in its hands
 	ended  bool       // the writer is gone: nothing leaves any more
 	wake   chan struct{}
+	out    [1]tun.Out // what is offered to the device now
 }
 
 // OutQueueFrames bounds what readers have to send while the device is full.
@@ -36,10 +37,9 @@ func (l *link) offer(queue int, pieces [][]byte, size int) tcpip.Error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.held+len(o.frames) == 0 {
-		w := outgoings.Get().(*outgoing)
-		w.out[0] = tun.Out{Pieces: pieces}
-		n, err := l.send(queue, w.out[:], false)
-		w.free()
+		o.out[0].Pieces = pieces
+		n, err := l.send(queue, o.out[:], false)
+		o.out[0].Pieces = nil
 		if err != tun.ErrWouldBlock {
 			return l.wrote(n, size, err)
 		}

@@ -32,7 +32,9 @@ func (s *Stack) sendUDP(port uint16, to netip.AddrPort, b []byte, id *atomic.Uin
 	if s.ethernet() || len(b)+headerLen(to.Addr()) > s.facts.MTU {
 		return s.sendRouted(from, to, b)
 	}
-	return s.sendWhole(from, to, b, id, true)
+	o := outgoings.Get().(*outgoing)
+	defer o.free()
+	return s.sendWhole(o, from, to, b, id, true)
 }
 
 // checkUDP reports why b cannot go to an address, or from which of the host's it does.
@@ -49,10 +51,9 @@ func (s *Stack) checkUDP(to netip.AddrPort, b []byte) (src netip.Addr, err error
 	return src, err
 }
 
-// sendWhole sends a datagram that fits one packet and needs no link address.
-func (s *Stack) sendWhole(from, to netip.AddrPort, b []byte, id *atomic.Uint32, wait bool) error {
-	o := outgoings.Get().(*outgoing)
-	defer o.free()
+// sendWhole sends a datagram that fits one packet and needs no link address. It needs o
+// until it returns.
+func (s *Stack) sendWhole(o *outgoing, from, to netip.AddrPort, b []byte, id *atomic.Uint32, wait bool) error {
 	n := packet.PutUDP(o.hdr[:], from, to, hops(to.Addr()), nextID(id), b)
 	o.pieces[0], o.pieces[1] = o.hdr[:n], b
 	if err := s.link.write(o.pieces[:], zeroOffload, demux.FromService, wait); err != nil {
