@@ -16,7 +16,7 @@ type flowsCmd struct {
 	askFlags
 	Of     string `arg:"" optional:"" name:"port|flow" help:"Flows of one port (80/tcp), or one flow (f1a) with its ladder of segments."`
 	Follow bool   `short:"f" help:"Go on with what changes, until Ctrl-C."`
-	Limit  int    `placeholder:"N" help:"Newest so many (1000)."`
+	Limit  int    `default:"1000" placeholder:"N" help:"Newest so many, 1 to 10000 (1000)."`
 }
 
 // Help is shown under `porthole flows --help`.
@@ -39,7 +39,7 @@ func (c *flowsCmd) Run(con *console) error {
 			return usageError{fmt.Errorf("flows %q: want a port (80/tcp) or a flow (f1a)", c.Of)}
 		}
 	}
-	if c.Limit < 0 || c.Limit > 10000 {
+	if c.Limit < 1 || c.Limit > 10000 {
 		return usageError{fmt.Errorf("--limit: %d is not 1 to 10000", c.Limit)}
 	}
 	client, err := c.client()

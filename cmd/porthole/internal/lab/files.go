@@ -28,7 +28,7 @@ func (r *Result) WriteFiles(dir string) error {
 }
 
 // WriteCSV writes the table, its first line the columns with their units. Numbers are
-// written in full.
+// written in full, without exponents.
 func (r *Result) WriteCSV(w io.Writer) error {
 	c := csv.NewWriter(w)
 	var head []string
@@ -46,7 +46,7 @@ func (r *Result) WriteCSV(w io.Writer) error {
 			switch v := v.(type) {
 			case nil:
 			case float64:
-				line[i] = strconv.FormatFloat(v, 'g', -1, 64)
+				line[i] = strconv.FormatFloat(v, 'f', -1, 64)
 			default:
 				line[i] = fmt.Sprint(v)
 			}

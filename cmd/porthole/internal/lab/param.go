@@ -194,7 +194,7 @@ func textOf(v any) string {
 	case time.Duration:
 		return config.ShortDuration(v)
 	case float64:
-		return strconv.FormatFloat(v, 'g', -1, 64)
+		return strconv.FormatFloat(v, 'f', -1, 64)
 	case []int:
 		return joined(v)
 	case []float64:

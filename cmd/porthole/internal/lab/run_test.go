@@ -86,14 +86,15 @@ func TestCellsOfATable(t *testing.T) {
 	r.Row(math.NaN(), math.Inf(1))
 	require.Panics(t, func() { r.Row(1) })
 	require.Equal(t, [][]any{{1., 20.}, {"text", nil}, {nil, nil}}, r.Result().Rows)
+	r.Row(1<<20, 1e-9)
 	res := r.Result()
-	require.Equal(t, "   n  took\n        ms\n   1  20.0\ntext     -\n   -     -\n", res.table())
+	require.Equal(t, "      n  took\n           ms\n      1  20.0\n   text     -\n      -     -\n1048576   0.0\n", res.table())
 
 	var b bytes.Buffer
 	require.NoError(t, res.WriteCSV(&b))
 	rows, err := csv.NewReader(&b).ReadAll()
 	require.NoError(t, err)
-	require.Equal(t, [][]string{{"n", "took (ms)"}, {"1", "20"}, {"text", ""}, {"", ""}}, rows)
+	require.Equal(t, [][]string{{"n", "took (ms)"}, {"1", "20"}, {"text", ""}, {"", ""}, {"1048576", "0.000000001"}}, rows, "numbers are plain: no exponents")
 }
 
 // TestServe: what the other process writes comes back the same, progress first.
