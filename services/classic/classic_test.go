@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -316,4 +317,40 @@ func TestAnswerWhereItIsRead(t *testing.T) {
 			require.LessOrEqual(t, strings.Count(log.String(), "\n"), 1, "one line for what was answered")
 		}
 	}
+}
+
+// A goroutine whose connection has ended takes another; what is spare ends with the service.
+func TestGoroutinesServeOneAfterAnother(t *testing.T) {
+	ids := make(chan string)
+	cfg := Default()
+	s := newServer(handlers{"test", func(net.Conn, time.Duration) (int64, error) {
+		b := make([]byte, 32)
+		ids <- strings.Fields(string(b[:runtime.Stack(b, false)]))[1]
+		return 0, nil
+	}, nil}, &services.Env{Log: slog.New(slog.DiscardHandler), Now: time.Now}, &cfg)
+	serve := func(n int) []string {
+		var got []string
+		for range n {
+			_, c := net.Pipe()
+			s.slots <- struct{}{}
+			require.True(t, s.add(c))
+		}
+		for range n {
+			got = append(got, <-ids)
+		}
+		return got
+	}
+	seen := map[string]bool{}
+	for end := time.Now().Add(patience); ; {
+		id := serve(1)[0]
+		if seen[id] {
+			break
+		}
+		seen[id] = true
+		require.True(t, time.Now().Before(end), "no goroutine had two connections")
+	}
+	serve(2 * maxSpare)
+	s.close()
+	s.conns.Wait()
+	require.LessOrEqual(t, s.spare.Load(), int32(maxSpare))
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"porthole/services"
@@ -21,7 +22,9 @@ type server struct {
 	cfg   *Config
 	slots chan struct{}
 	done  chan struct{}
-	conns sync.WaitGroup
+	next  chan net.Conn // to a spare goroutine
+	spare atomic.Int32
+	conns sync.WaitGroup // goroutines that have one, or are spare
 
 	mu     sync.Mutex
 	open   map[net.Conn]struct{}
@@ -32,6 +35,7 @@ func newServer(h handlers, env *services.Env, cfg *Config) *server {
 	return &server{
 		handlers: h, env: env, cfg: cfg,
 		slots: make(chan struct{}, cfg.MaxConnections),
+		next:  make(chan net.Conn),
 		done:  make(chan struct{}),
 		open:  map[net.Conn]struct{}{},
 	}
@@ -60,11 +64,16 @@ func (s *server) close() {
 func (s *server) add(c net.Conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.closed {
-		s.open[c] = struct{}{}
-		s.conns.Add(1)
+	if s.closed {
+		return false
 	}
-	return !s.closed
+	s.open[c] = struct{}{}
+	select {
+	case s.next <- c:
+	default:
+		s.conns.Go(func() { s.work(c) })
+	}
+	return true
 }
 
 func (s *server) remove(c net.Conn) {
@@ -73,7 +82,27 @@ func (s *server) remove(c net.Conn) {
 	delete(s.open, c)
 	s.mu.Unlock()
 	<-s.slots
-	s.conns.Done()
+}
+
+// maxSpare goroutines at most wait for another connection when theirs has ended. Their
+// stacks have grown to what a write through the host's stack takes: to grow a new one
+// each time would be a tenth of what a short connection costs.
+const maxSpare = 32
+
+func (s *server) work(c net.Conn) {
+	for {
+		s.converse(c)
+		if s.spare.Add(1) > maxSpare {
+			s.spare.Add(-1)
+			return
+		}
+		select {
+		case c = <-s.next:
+			s.spare.Add(-1)
+		case <-s.done:
+			return
+		}
+	}
 }
 
 // acceptAll returns nil when the service ends, else why it cannot go on.
@@ -102,7 +131,6 @@ func (s *server) acceptAll(ln net.Listener) error {
 			c.Close()
 			return nil
 		}
-		go s.converse(c)
 	}
 }
 
