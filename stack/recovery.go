@@ -27,6 +27,8 @@ import (
 type recoveries struct {
 	timeouts atomic.Uint64 // of netstack's counter, when it was last looked at
 	list     chan timedOut // a few: who finds it full has its next timeout soon
+	resent   atomic.Uint64 // of netstack's counter of retransmissions, likewise
+	look     chan struct{} // one token: something was sent again
 }
 
 type timedOut struct {
@@ -42,6 +44,7 @@ var recoveryField, recoveryKnown = func() (uintptr, bool) {
 
 func (s *Stack) initRecovery() {
 	s.recoveries.list = make(chan timedOut, 64)
+	s.recoveries.look = make(chan struct{}, 1)
 	if recoveryKnown {
 		return
 	}
@@ -56,6 +59,13 @@ func (s *Stack) initRecovery() {
 // The caller holds the connection's lock.
 func (s *Stack) sentAgain(pkt *netstack.PacketBuffer) {
 	r := &s.recoveries
+	if n := s.net.Stats().TCP.Retransmits.Value(); n != r.resent.Load() {
+		r.resent.Store(n)
+		select {
+		case r.look <- struct{}{}:
+		default:
+		}
+	}
 	n := s.net.Stats().TCP.Timeouts.Value()
 	if n == r.timeouts.Load() {
 		return
@@ -72,8 +82,14 @@ func (s *Stack) sentAgain(pkt *netstack.PacketBuffer) {
 const restTime = 250 * time.Millisecond
 
 // recoveryLoop takes RACK from connections that have had a timeout and gives it back to
-// those that have recovered, until the stack closes. It keeps maxResting of them.
+// those that have recovered, until the stack closes. It keeps maxResting of them. And it
+// looks after those whose timers netstack has lost (stuck.go).
 func (s *Stack) recoveryLoop() {
+	var stuck stuck
+	look := time.NewTicker(lookEvery)
+	look.Stop()
+	defer look.Stop()
+	looks := 0
 	resting := map[timedOut]struct{}{}
 	tick := time.NewTicker(restTime)
 	tick.Stop()
@@ -88,6 +104,19 @@ func (s *Stack) recoveryLoop() {
 					tick.Reset(restTime)
 				}
 				resting[c] = struct{}{}
+			}
+		case <-s.recoveries.look:
+			if looks == 0 {
+				look.Reset(lookEvery)
+			}
+			looks = looksAfter
+		case <-look.C:
+			looks--
+			if stuck.free(s) {
+				looks = max(looks, 1)
+			}
+			if looks == 0 {
+				look.Stop()
 			}
 		case <-tick.C:
 			for c := range resting {

@@ -1,0 +1,91 @@
+package stack
+
+import (
+	"reflect"
+	"time"
+	"unsafe"
+
+	"gvisor.dev/gvisor/pkg/tcpip/seqnum"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+)
+
+// Netstack stops its retransmission timer for a tail loss probe, and starts it again
+// after the probe only if it counts segments as on their way. Its count leaves out what
+// SACK calls lost. So when the last segments of a flight are lost, and the probe that
+// repeats the very last one brings no acknowledgment, a connection with segments to
+// repeat stands without any timer, for ever: 8 of 1,275 downloads of a mebibyte over a
+// link that loses, corrupts and reorders did.
+//
+// So connections are looked at for a while after anything was sent again. One that is
+// found twice with the same segments unacknowledged and none on their way gets its
+// timeout. Netstack gives no hold of either; both are read with the connection's lock
+// held, and a netstack that keeps them elsewhere is left alone.
+type stuck map[*tcp.Endpoint][2]seqnum.Value // suspects: SND.UNA, SND.NXT
+
+const (
+	lookEvery  = 500 * time.Millisecond
+	looksAfter = 4 // the last retransmission
+)
+
+// senderFields are where netstack keeps what a connection has sent, and what its
+// retransmission timer calls.
+var senderFields = func() (f struct {
+	snd, state, timeout uintptr
+	known               bool
+}) {
+	snd, ok := reflect.TypeFor[tcp.Endpoint]().FieldByName("snd")
+	if !ok || snd.Type.Kind() != reflect.Pointer {
+		return f
+	}
+	state, ok1 := snd.Type.Elem().FieldByName("TCPSenderState")
+	timer, ok2 := snd.Type.Elem().FieldByName("resendTimer")
+	if !ok1 || !ok2 || state.Type != reflect.TypeFor[tcp.TCPSenderState]() || timer.Type.Kind() != reflect.Struct {
+		return f
+	}
+	call, ok := timer.Type.FieldByName("callback")
+	f.snd, f.state, f.timeout = snd.Offset, state.Offset, timer.Offset+call.Offset
+	f.known = ok && call.Type == reflect.TypeFor[func()]()
+	return f
+}()
+
+// free looks at every connection, gives those their timeout that it found before, and
+// says whether it has suspects.
+func (k *stuck) free(s *Stack) bool {
+	next := stuck{}
+	for _, e := range s.net.RegisteredEndpoints() {
+		ep, ok := e.(*tcp.Endpoint)
+		if !ok {
+			continue
+		}
+		now, timeout, idle := sent(ep)
+		if !idle {
+			continue
+		}
+		next[ep] = now
+		if was, had := (*k)[ep]; had && was == now {
+			// A timer that runs, after all, only looks at its time; one that was stopped
+			// and has not yet run out needs a second call.
+			timeout()
+		}
+	}
+	*k = next
+	return len(next) > 0
+}
+
+// sent is what a connection has sent, and whether none of it is on its way although not
+// all is acknowledged.
+func sent(ep *tcp.Endpoint) (una [2]seqnum.Value, timeout func(), idle bool) {
+	f := &senderFields
+	if !f.known {
+		return una, nil, false
+	}
+	ep.LockUser()
+	defer ep.UnlockUser()
+	snd := *(*unsafe.Pointer)(unsafe.Add(unsafe.Pointer(ep), f.snd))
+	if snd == nil {
+		return una, nil, false
+	}
+	st := (*tcp.TCPSenderState)(unsafe.Add(snd, f.state))
+	timeout = *(*func())(unsafe.Add(snd, f.timeout))
+	return [2]seqnum.Value{st.SndUna, st.SndNxt}, timeout, timeout != nil && st.Outstanding <= 0 && st.SndUna != st.SndNxt
+}
