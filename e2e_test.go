@@ -2,7 +2,6 @@ package porthole_test
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -13,29 +12,14 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"porthole"
+	"porthole/internal/leak"
 	"porthole/stack/stacktest"
 	"porthole/tun"
 )
 
-// TestMain gives goroutines that are about to end more time than goleak does: a machine
-// may be busy.
-func TestMain(m *testing.M) {
-	code := m.Run()
-	for end := time.Now().Add(patience); code == 0; {
-		err := goleak.Find()
-		if err == nil {
-			break
-		}
-		if time.Now().After(end) {
-			fmt.Fprintln(os.Stderr, err)
-			code = 1
-		}
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { leak.Main(m) }
 
 // rig is a whole host with its client, in memory.
 type rig struct {

@@ -23,6 +23,7 @@ var imports = []struct {
 	may []string // a trailing / allows all below
 	why string
 }{
+	{dir: "internal/leak", why: "it looks at goroutines"},
 	{dir: "internal/spell", why: "letters are letters"},
 	{dir: "internal/codel", why: "a control law knows neither queue nor packet"},
 	{dir: "internal/codel/codeltest", why: "the RFC's pseudocode is a reference: it is nothing of ours"},

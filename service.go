@@ -22,7 +22,7 @@ import (
 )
 
 // probeTimeout bounds the self-test of all services together.
-const probeTimeout = 5 * time.Second
+const probeTimeout = 15 * time.Second
 
 // running is one instance of a service of the catalogue on this host. Its sockets
 // are its own; what fails ends it alone.

@@ -3,7 +3,7 @@ package demux
 import (
 	"testing"
 
-	"go.uber.org/goleak"
+	"porthole/internal/leak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leak.Main(m) }

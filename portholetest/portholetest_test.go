@@ -8,13 +8,13 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"porthole/demux"
+	"porthole/internal/leak"
 	"porthole/portholetest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leak.Main(m) }
 
 // A test of some HTTP client of yours would look like this.
 func TestHTTPClient(t *testing.T) {

@@ -13,15 +13,15 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"porthole/demux"
+	"porthole/internal/leak"
 	"porthole/stack"
 	"porthole/stack/stacktest"
 	"porthole/tun"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leak.Main(m) }
 
 // patience is for what comes at once unless something is broken.
 const patience = time.Minute

@@ -8,7 +8,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
+
+	"porthole/internal/leak"
 )
 
 // childEnv makes the test binary run child instead of the tests.
@@ -19,7 +20,7 @@ func TestMain(m *testing.M) {
 		child(what)
 		return
 	}
-	goleak.VerifyTestMain(m)
+	leak.Main(m)
 }
 
 // patience is for what comes at once unless something is broken.

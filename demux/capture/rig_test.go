@@ -12,14 +12,14 @@ import (
 
 	"github.com/gopacket/gopacket/pcapgo"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"porthole/demux"
 	"porthole/demux/flow"
 	"porthole/demux/packet"
+	"porthole/internal/leak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leak.Main(m) }
 
 var (
 	hostAddr = netip.MustParseAddr("10.77.0.1")

@@ -10,14 +10,14 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 	"pgregory.net/rapid"
 
 	"porthole/demux"
 	"porthole/demux/packet"
+	"porthole/internal/leak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leak.Main(m) }
 
 // TestTable compares a table with the simplest one: a list in the order of use.
 func TestTable(t *testing.T) {

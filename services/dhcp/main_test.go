@@ -3,11 +3,10 @@ package dhcp
 import (
 	"testing"
 
-	"go.uber.org/goleak"
-
+	"porthole/internal/leak"
 	"porthole/services/servicestest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leak.Main(m) }
 
 const patience = servicestest.Patience

@@ -253,7 +253,9 @@ func probe(ctx context.Context, env *services.Env, port services.Port) error {
 	defer c.Close()
 	stop := context.AfterFunc(ctx, func() { c.Close() })
 	defer stop()
-	c.SetDeadline(env.Now().Add(5 * time.Second))
+	if end, ok := ctx.Deadline(); ok {
+		c.SetDeadline(end)
+	}
 
 	q := new(mdns.Msg).SetQuestion(mdns.Fqdn(zone), mdns.TypeSOA)
 	reply, err := exchange(c, q, port.Proto == "tcp")

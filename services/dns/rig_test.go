@@ -10,12 +10,12 @@ import (
 
 	mdns "github.com/miekg/dns"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
+	"porthole/internal/leak"
 	"porthole/services"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leak.Main(m) }
 
 var testHost = services.Host{
 	Name: "porthole", Zone: "porthole.test",

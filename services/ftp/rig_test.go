@@ -19,13 +19,13 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
+	"porthole/internal/leak"
 	"porthole/services"
 	"porthole/services/servicestest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leak.Main(m) }
 
 // hostNet is a services.Net with a loopback address of its own, so that every test
 // has a port below its control port which nobody else on the machine uses.

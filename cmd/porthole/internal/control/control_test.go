@@ -15,14 +15,14 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"porthole"
 	"porthole/cmd/porthole/internal/config"
+	"porthole/internal/leak"
 	"porthole/services"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leak.Main(m) }
 
 // fakeHost has one port, and one event every time it is asked.
 type fakeHost struct {

@@ -18,13 +18,13 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
+	"porthole/internal/leak"
 	"porthole/services"
 	"porthole/services/dhcp"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leak.Main(m) }
 
 // cable joins a client's Link to a server's port in memory. Everything that
 // passes is kept; drop loses a message either way.
