@@ -33,7 +33,9 @@ type netTCP interface {
 }
 
 func (s *Stack) newTCP(n *netstack.Stack) netstack.TransportProtocol {
-	return &tcpProtocol{tcp.NewProtocol(n).(netTCP), s}
+	p := tcp.NewProtocol(n)
+	keepProcessors(p, processors())
+	return &tcpProtocol{p.(netTCP), s}
 }
 
 // QueuePacket is how netstack hands a segment to its endpoint.
