@@ -23,6 +23,7 @@ var imports = []struct {
 	may []string // a trailing / allows all below
 	why string
 }{
+	{dir: "internal/limit", why: "a token bucket knows of time alone"},
 	{dir: "internal/leak", why: "it looks at goroutines"},
 	{dir: "internal/spell", why: "letters are letters"},
 	{dir: "internal/codel", why: "a control law knows neither queue nor packet"},
@@ -32,11 +33,11 @@ var imports = []struct {
 	{dir: "internal/logqueue", why: "lines are lines"},
 	{dir: "tun", may: []string{"impair", "demux/packet"}, why: "a device knows nothing of ports; a link rule cuts super-packets as the parser does"},
 	{dir: "demux/packet", why: "parsing is a function of bytes"},
-	{dir: "demux/flow", may: []string{"demux", "demux/packet", "impair"}, why: "timelines are derived from what demux saw"},
+	{dir: "demux/flow", may: []string{"demux", "demux/packet", "impair", "internal/limit"}, why: "timelines are derived from what demux saw"},
 	{dir: "demux/capture", may: []string{"demux", "demux/packet", "demux/flow", "impair"}, why: "a capture hangs on what demux saw"},
 	{dir: "demux", may: []string{"demux/packet", "impair", "internal/codel"}, why: "ports and queues know neither device nor stack"},
 	{dir: "stack/stacktest", may: []string{"stack", "demux", "tun"}, why: "the client's end is another stack"},
-	{dir: "stack", may: []string{"demux", "demux/packet", "demux/flow", "tun", "impair"}, why: "the stack stands between the port table and the device"},
+	{dir: "stack", may: []string{"demux", "demux/packet", "demux/flow", "tun", "impair", "internal/limit"}, why: "the stack stands between the port table and the device"},
 	{dir: "services", why: "the contract of services depends on nothing"},
 	{dir: "services/servicestest", may: []string{"services"}, why: "it runs one service alone"},
 	{dir: "services/all", may: []string{"services/"}, why: "the catalogue names every service"},

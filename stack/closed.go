@@ -30,7 +30,7 @@ func (s *Stack) resetStranger(p demux.Packet) {
 	if i.TCPFlags&flagRST != 0 {
 		return
 	}
-	if !s.resets.AllowN(s.arrival(p), 1) {
+	if !s.resets.Take(s.arrival(p)) {
 		s.link.out.limited.Add(1)
 		return
 	}
@@ -49,9 +49,9 @@ func (s *Stack) resetStranger(p demux.Packet) {
 }
 
 // arrival is when a packet was read, by the batch's clock where there is one.
-func (s *Stack) arrival(p demux.Packet) time.Time {
+func (s *Stack) arrival(p demux.Packet) int64 {
 	if s.now == nil {
-		return time.Now()
+		return time.Now().UnixNano()
 	}
-	return time.Unix(0, p.At())
+	return p.At()
 }

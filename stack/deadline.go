@@ -75,7 +75,7 @@ func (d *deadline) fire() {
 func (d *deadline) drop() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.at = time.Time{}
+	d.at, d.fires = time.Time{}, time.Time{}
 	if d.timer != nil {
 		d.timer.Stop()
 	}

@@ -28,7 +28,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"golang.org/x/time/rate"
 	glog "gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -43,6 +42,7 @@ import (
 
 	"porthole/demux"
 	"porthole/demux/flow"
+	"porthole/internal/limit"
 	"porthole/tun"
 )
 
@@ -88,7 +88,7 @@ type Stack struct {
 	reap       reaper
 	doors      doors
 	secrets    secrets
-	resets     *rate.Limiter // of what closed ports owe
+	resets     *limit.Limit // of what closed ports owe
 	paths      paths
 	recoveries recoveries
 	waits      timeWaits
@@ -101,7 +101,7 @@ func New(c Config) (*Stack, error) {
 	s := &Stack{
 		dev: c.Device, facts: c.Device.Facts(), table: c.Table, log: c.Log, addrs: c.Addrs,
 		flows: c.Flows, now: c.Now,
-		closing: make(chan struct{}), resets: rate.NewLimiter(resetsPerSecond, resetBurst),
+		closing: make(chan struct{}), resets: limit.New(resetsPerSecond, resetBurst),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)

@@ -66,7 +66,7 @@ type Stats struct {
 	Limit      int    `json:"limit"`
 	Seen       uint64 `json:"seen"`       // ever
 	Evicted    uint64 `json:"evicted"`    // for want of room
-	Skipped    uint64 `json:"skipped"`    // refused packets of strangers, beyond what a flood may take
+	Skipped    uint64 `json:"skipped"`    // refused packets, beyond what a flood may take
 	Unrecorded uint64 `json:"unrecorded"` // arrivals and departures of ports without a recorder
 }
 

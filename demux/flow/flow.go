@@ -27,11 +27,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"porthole/demux"
 	"porthole/demux/packet"
 	"porthole/impair"
+	"porthole/internal/limit"
 )
 
 // Table holds the flows. Most packets are data of an established flow and change one
@@ -47,9 +46,9 @@ import (
 //
 // Bounds: Options.Flows records; one that is new when all are in use takes the place
 // of the one not seen for longest (to about a millisecond), and Stats.Evicted counts
-// it. What a queue or a closed port refuses of a peer without a record gets one
-// refusedPerSecond times a second at most: a flood must not take the timelines of all
-// others away, and Stats.Skipped counts what went without. Ladders and recorders have
+// it. What a closed port refuses, and what a queue refuses of a peer without a record,
+// gets into the table refusedPerSecond times a second at most: a flood must not take the
+// timelines of all others away, and Stats.Skipped counts what went without. Ladders and recorders have
 // bounds of their own. A nil Table is one that is
 // switched off: every tap returns at once.
 type Table struct {
@@ -72,9 +71,9 @@ type Table struct {
 	nextID  ID
 	evicted uint64
 	skipped atomic.Uint64
-	refused *rate.Limiter // makes timelines of strangers' refused packets
-	trouble uint32        // 1 + the record of the flow that last had something to explain
-	newest  uint32        // 1 + the record of the newest flow
+	refused *limit.Limit // makes timelines of what is refused
+	trouble uint32       // 1 + the record of the flow that last had something to explain
+	newest  uint32       // 1 + the record of the newest flow
 	changes changes
 }
 
@@ -145,7 +144,7 @@ func New(o Options) *Table {
 	}
 	n = min(n, MaxFlows)
 	t := &Table{start: o.Start, hot: make([]hot, n), hashes: make([]uint32, n), zeros: map[uint16]*spells{}, nextID: 1,
-		refused: rate.NewLimiter(refusedPerSecond, refusedBurst)}
+		refused: limit.New(refusedPerSecond, refusedBurst)}
 	for i := range t.seed {
 		t.seed[i] = rand.Uint64() | 1
 	}

@@ -457,7 +457,7 @@ func FuzzTaps(f *testing.F) {
 
 // TestFloodLeavesOthers: what closed ports and full queues refuse of strangers takes no
 // more than its share of the table, and what goes without is counted. A flow that is
-// known keeps all of its refusals.
+// known keeps what its queue refuses.
 func TestFloodLeavesOthers(t *testing.T) {
 	for _, fate := range []demux.Fate{demux.Closed, demux.SynQueueFull, demux.QueueFull} {
 		t.Run(fate.String(), func(t *testing.T) {

@@ -1,8 +1,6 @@
 package flow
 
 import (
-	"time"
-
 	"porthole/demux"
 	"porthole/demux/packet"
 )
@@ -25,7 +23,7 @@ func (t *Table) slow(now int64, d Direction, ip []byte, i *packet.Info, dec Deci
 	case demux.Malformed, demux.UnknownProto, demux.NotForUs, demux.Martian:
 		return false // of no conversation of the host
 	case demux.Closed:
-		// The flood's own price: neither key nor lock.
+		// Not even looked up: a flood shall cost little.
 		if d == In && t.skips(now) {
 			return false
 		}
@@ -47,9 +45,9 @@ func (t *Table) slow(now int64, d Direction, ip []byte, i *packet.Info, dec Deci
 	return t.segmentLocked(now, d, h, &k, r, slot, ip, i, dec)
 }
 
-// skips reports whether a stranger's refused packet is one too many to be kept.
+// skips reports whether a refused packet is one too many to be kept.
 func (t *Table) skips(now int64) bool {
-	if t.refused.AllowN(time.Unix(0, now), 1) {
+	if t.refused.Take(now) {
 		return false
 	}
 	t.skipped.Add(1)

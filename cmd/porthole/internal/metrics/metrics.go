@@ -105,7 +105,7 @@ var (
 	flowsLimit      = gauge("flows_limit", "Conversations that can be kept.")
 	flowsSeen       = counter("flows_seen_total", "Conversations that began.")
 	flowsEvicted    = counter("flows_evicted_total", "Timelines that made room for newer ones.")
-	flowsSkipped    = counter("flows_skipped_total", "Refused packets of strangers that got no timeline, so that a flood does not take all of them.")
+	flowsSkipped    = counter("flows_skipped_total", "Refused packets that are in no timeline, so that a flood does not take all of them.")
 	flowsUnrecorded = counter("flows_unrecorded_total", "Arrivals and departures at ports for which no recorder was free.")
 
 	logLines = counter("log_lines_total", "Lines of the log that were written.")
