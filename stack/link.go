@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"math"
 	"sync/atomic"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -14,13 +15,15 @@ import (
 
 // link is netstack's view of the device. What netstack writes goes out at once, on
 // the caller's goroutine, which may wait for the device: closing the device frees
-// it. A packet to the host itself goes back into demux as kind self-test. Nothing
-// is dropped unseen: what the device refuses is counted in Out.
+// it. Super-packets have writers of their own (bulk.go). A packet to the host itself
+// goes back into demux as kind self-test. Nothing is dropped unseen: what the device
+// refuses is counted in Out.
 type link struct {
 	s    *Stack
 	up   atomic.Pointer[netstack.NetworkDispatcher]
 	out  counters
 	outq outq
+	bulk bulk
 
 	ruled ruled
 }
@@ -50,7 +53,11 @@ func (s *Stack) Out() Out {
 	return Out{c.sent.Load(), c.bytes.Load(), c.looped.Load(), c.full.Load(), c.limited.Load(), c.refused.Load(), c.closed.Load()}
 }
 
-func newLink(s *Stack) *link { return &link{s: s, outq: outq{wake: make(chan struct{}, 1)}} }
+func newLink(s *Stack) *link {
+	l := &link{s: s, outq: outq{wake: make(chan struct{}, 1)}}
+	l.bulk.init(s.facts.GSO)
+	return l
+}
 
 func (l *link) dispatcher() netstack.NetworkDispatcher {
 	if d := l.up.Load(); d != nil {
@@ -67,6 +74,10 @@ func (l *link) WritePackets(pkts netstack.PacketBufferList) (int, tcpip.Error) {
 		if pkt.TransportProtocolNumber == tcp.ProtocolNumber {
 			l.s.answered(pkt)
 			l.s.sentAgain(pkt)
+		}
+		if l.post(pkt) {
+			n++
+			continue
 		}
 		if err := l.write(pkt.AsSlices(), offload(pkt), demux.FromStack, !byReader(pkt)); err != nil {
 			return n, err
@@ -259,6 +270,15 @@ func (l *link) SetOnCloseAction(func())                 {}
 
 // GSOMaxSize leaves room for the largest headers in a 64 KiB packet.
 func (l *link) GSOMaxSize() uint32 { return 65535 - 60 }
+
+// fullSegment is the most that netstack puts into one super-packet; a longer write leaves
+// in pieces of that size and a rest.
+func (l *link) fullSegment() int {
+	if !l.s.facts.GSO {
+		return math.MaxInt32
+	}
+	return int(l.GSOMaxSize()) - header.TCPTotalHeaderMaximumSize - 1
+}
 
 // SupportedGSO is host GSO where the device cuts super-packets itself.
 func (l *link) SupportedGSO() netstack.SupportedGSO {

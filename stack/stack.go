@@ -9,7 +9,8 @@
 // Goroutines, all started by Run and waited for by it: one reader per device queue,
 // GOMAXPROCS workers, one that drains netstack's accept lists into ours (listen.go),
 // one that releases ports whose last connection has ended (reap.go), one that settles
-// the doors' doubts (door.go), one that writes what readers could not (outq.go).
+// the doors' doubts (door.go), one that writes what readers could not (outq.go), one
+// for every two processors that writes super-packets (bulk.go).
 //
 // Stop order: the device is closed first, which frees every waiting read and write;
 // then netstack is destroyed and waited for; then the workers end.
@@ -92,6 +93,7 @@ type Stack struct {
 	paths      paths
 	recoveries recoveries
 	waits      timeWaits
+	writeMost  int           // bytes that a connection hands to netstack at once
 	closing    chan struct{} // closed when the stack begins to end
 	closeOnce  sync.Once
 }
@@ -125,6 +127,7 @@ func New(c Config) (*Stack, error) {
 		s.table.SetTap(s.queued)
 	}
 	s.link = newLink(s)
+	s.writeMost = s.link.fullSegment()
 	var lower netstack.LinkEndpoint = s.link
 	if s.ethernet() {
 		lower = ethernet.New(s.link)
@@ -209,6 +212,9 @@ func (s *Stack) Run(ctx context.Context) error {
 	rest.Go(s.doorLoop)
 	rest.Go(s.recoveryLoop)
 	rest.Go(s.link.writeQueued)
+	for _, lane := range s.link.bulk.lanes {
+		rest.Go(func() { s.link.writeBulk(lane) })
+	}
 
 	<-ctx.Done()
 	s.closeOnce.Do(func() { close(s.closing) })
@@ -216,6 +222,7 @@ func (s *Stack) Run(ctx context.Context) error {
 	s.link.ruled.close()
 	readers.Wait()
 	s.net.Destroy()
+	close(s.link.bulk.ended)
 	s.table.StopWork()
 	s.drain.stop()
 	rest.Wait()

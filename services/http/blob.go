@@ -28,7 +28,7 @@ import (
 
 const (
 	period    = 65521
-	blobPiece = 256 << 10 // bytes written at once
+	blobPiece = writePiece // bytes written at once
 )
 
 // pattern is the sequence's first period+blobPiece bytes: whatever the phase, a

@@ -156,11 +156,12 @@ type conn struct {
 
 const foreign = -1
 
-// writePiece is the most that is handed to the socket at once, whose last segment
-// before the end is a short one: the longer the piece, the fewer of those. writePace
-// is what must go within the timeout, however much a handler writes.
+// writePiece is the most that is handed to the socket at once: four super-packets, as
+// full as they may be with all their headers, and no short one after them. Longer ones
+// would be out of the processor's cache before they are sent. writePace is what must go
+// within the timeout, however much a handler writes.
 const (
-	writePiece = 256 << 10
+	writePiece = 4 * 63 << 10
 	writePace  = 64 << 10
 )
 

@@ -232,12 +232,12 @@ func TestSlowReaderGoesOn(t *testing.T) {
 		// than the timeout.
 		tick := time.NewTicker(2 * timeout / 5)
 		defer tick.Stop()
-		br := bufio.NewReaderSize(c, writePiece/4)
+		br := bufio.NewReaderSize(c, writePace)
 		resp, err := http.ReadResponse(br, nil)
 		require.NoError(t, err)
 		var got int64
 		for range steps { // then the rest at once
-			n, err := io.CopyN(io.Discard, resp.Body, writePiece/4)
+			n, err := io.CopyN(io.Discard, resp.Body, writePace)
 			require.NoError(t, err)
 			got += n
 			<-tick.C

@@ -1,0 +1,206 @@
+package stack
+
+import (
+	"context"
+	"encoding/binary"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"porthole/demux"
+	"porthole/demux/packet"
+	"porthole/tun"
+)
+
+// gated is a device that shows what is written to it, and may hold super-packets back.
+type gated struct {
+	tun.Device
+	see    func(size int, seq, payload uint32)
+	shut   chan struct{} // until it is closed, super-packets wait; nil: they do not
+	waits  chan struct{} // told when one does
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (g *gated) Write(queue int, frames []tun.Out, wait bool) (int, error) {
+	for i := range frames {
+		head, size := frames[i].Pieces[0], 0
+		for _, p := range frames[i].Pieces {
+			size += len(p)
+		}
+		var in packet.Info
+		if in.Parse(head, size) == packet.None && in.Kind == packet.TCP && in.SrcPort == 80 {
+			g.see(size, binary.BigEndian.Uint32(head[in.L4+4:]), uint32(in.PayloadLen()))
+		}
+		if size >= bulkSize && g.shut != nil {
+			poke(g.waits)
+			select {
+			case <-g.shut:
+			case <-g.closed:
+				return i, os.ErrClosed
+			}
+		}
+	}
+	return g.Device.Write(queue, frames, wait)
+}
+
+func (g *gated) Close() error {
+	g.once.Do(func() { close(g.closed) })
+	return g.Device.Close()
+}
+
+// bulkRig is a host that writes to g and a client, with two processors at least.
+func bulkRig(t *testing.T, g *gated) (s, c *Stack, ln *Listener, stop func()) {
+	procs := runtime.GOMAXPROCS(0)
+	runtime.GOMAXPROCS(max(2, procs))
+	t.Cleanup(func() { runtime.GOMAXPROCS(procs) })
+	a, b := tun.Pipe(tun.PipeOptions{GSO: true, Frames: 2}, tun.PipeOptions{GSO: true})
+	g.Device, g.closed = a, make(chan struct{})
+	s, err := New(Config{Device: g, Table: demux.New(demux.Options{}), Addrs: []netip.Prefix{hostPrefix}})
+	require.NoError(t, err)
+	c, err = New(Config{Device: b, Table: demux.New(demux.Options{}), Addrs: []netip.Prefix{netip.MustParsePrefix("10.77.0.2/24")}})
+	require.NoError(t, err)
+	require.NotEmpty(t, s.link.bulk.lanes)
+	ctx, cancel := context.WithCancel(context.Background())
+	var stacks sync.WaitGroup
+	stacks.Go(func() { s.Run(ctx) })
+	stacks.Go(func() { c.Run(ctx) })
+	stop = sync.OnceFunc(func() {
+		cancel()
+		stacks.Wait()
+	})
+	t.Cleanup(stop)
+	ln, err = s.Listen(80, ListenConfig{Owner: "test"})
+	require.NoError(t, err)
+	t.Cleanup(func() { ln.Close() })
+	return s, c, ln, stop
+}
+
+func bulkPair(t *testing.T, c *Stack, ln *Listener) (client, server net.Conn) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	client, err := c.DialTCP(ctx, netip.AddrPortFrom(hostAddr, 80), DialConfig{})
+	require.NoError(t, err)
+	t.Cleanup(func() { client.Close() })
+	server, err = ln.Accept()
+	require.NoError(t, err)
+	t.Cleanup(func() { server.Close() })
+	return client, server
+}
+
+// TestBulkOrder: super-packets are written on another goroutine than what is small, and
+// no frame of a flow overtakes one before it, the FIN included.
+func TestBulkOrder(t *testing.T) {
+	var mu sync.Mutex
+	var next uint32
+	var large, small, overtook, direct int
+	g := &gated{see: func(size int, seq, payload uint32) {
+		mu.Lock()
+		defer mu.Unlock()
+		switch {
+		case payload == 0 && next == 0: // SYN+ACK
+			next = seq + 1
+			return
+		case size >= bulkSize:
+			large++
+			if !calledBy("writeBulk") {
+				direct++
+			}
+		case payload > 0:
+			small++
+		}
+		if int32(seq-next) > 0 {
+			overtook++
+		}
+		if end := seq + payload; int32(end-next) > 0 {
+			next = end
+		}
+	}}
+	_, c, ln, _ := bulkRig(t, g)
+	client, server := bulkPair(t, c, ln)
+	wrote := make(chan int, 1)
+	go func() {
+		sent := 0
+		defer func() { wrote <- sent }()
+		b := make([]byte, 300<<10)
+		for i := range 200 {
+			for _, n := range []int{200 << 10, 1 + i, 40 << 10, 10, 10, len(b)} {
+				m, err := server.Write(b[:n])
+				sent += m
+				if err != nil {
+					return
+				}
+			}
+		}
+		server.Close()
+	}()
+	n, err := io.Copy(io.Discard, client)
+	require.NoError(t, err)
+	mu.Lock()
+	defer mu.Unlock()
+	require.EqualValues(t, <-wrote, n)
+	require.Greater(t, large, 500)
+	require.Greater(t, small, 100)
+	require.Zero(t, direct)
+	require.Zero(t, overtook)
+}
+
+func calledBy(name string) bool {
+	pcs := make([]uintptr, 32)
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(1, pcs)])
+	for {
+		f, more := frames.Next()
+		if strings.Contains(f.Function, name) {
+			return true
+		}
+		if !more {
+			return false
+		}
+	}
+}
+
+// TestBulkFull: while the device takes no super-packets, a few of them wait, small
+// frames of other flows pass, and the end of the stack frees and counts them all.
+func TestBulkFull(t *testing.T) {
+	g := &gated{see: func(int, uint32, uint32) {}, shut: make(chan struct{}), waits: make(chan struct{}, 1)}
+	s, c, ln, stop := bulkRig(t, g)
+	_, server := bulkPair(t, c, ln)
+	done := make(chan error, 1)
+	go func() {
+		b := make([]byte, 1<<20)
+		for {
+			if _, err := server.Write(b); err != nil {
+				done <- err
+				return
+			}
+		}
+	}()
+	<-g.waits
+	other, far := bulkPair(t, c, ln)
+	flow := func(c net.Conn) int {
+		return s.link.bulk.flowOf(80, uint16(c.RemoteAddr().(*net.TCPAddr).Port))
+	}
+	for flow(far) == flow(server) {
+		other, far = bulkPair(t, c, ln)
+	}
+	_, err := far.Write([]byte("small"))
+	require.NoError(t, err)
+	_, err = io.ReadFull(other, make([]byte, 5))
+	require.NoError(t, err)
+	lane := s.link.bulk.lanes[flow(server)%len(s.link.bulk.lanes)]
+
+	stop()
+	require.Error(t, <-done)
+	require.Empty(t, lane)
+	for i := range s.link.bulk.held {
+		require.Zero(t, s.link.bulk.held[i].Load())
+	}
+	require.NotZero(t, s.Out().Closed)
+}
