@@ -9,8 +9,9 @@
 // both are counted, and a line says so as soon as the handler takes one again. Before
 // Start, and after its end, the handler is called at once: nobody is there who may not wait.
 //
-// The handler's Enabled, WithAttrs and WithGroup are called by whoever logs, and a record
-// is resolved later than it is logged: what a LogValue reads must not change.
+// The handler's Enabled, WithAttrs and WithGroup are called by whoever logs. A record is
+// resolved later than it is logged: what a LogValue reads must not change, and the context
+// is not the caller's.
 package logqueue
 
 import (
@@ -39,6 +40,7 @@ type Queue struct {
 
 	mu      sync.Mutex
 	queued  bool     // between Start and its end; else records go straight to the handler
+	ending  bool     // stop waits for what there is: nothing is added to it
 	gone    bool     // the writer was given up
 	idle    bool     // the writer waits for wake
 	chunks  []*chunk // all but the last are full
@@ -115,13 +117,18 @@ func (h *handler) Handle(ctx context.Context, r slog.Record) error {
 		q.mu.Unlock()
 		return err
 	}
+	if q.ending { // counted, but not said: a handler that logs would have to say it for ever
+		q.full++
+		q.mu.Unlock()
+		return nil
+	}
 	if q.gone || q.lines > 0 && (q.lines >= MaxLines || q.bytes+size > MaxBytes) {
 		q.full++
 		q.unsaid++
 		q.mu.Unlock()
 		return nil
 	}
-	q.put(entry{h.to, r, size})
+	q.put(entry{h.to, r.Clone(), size})
 	wake := q.idle
 	q.idle = false
 	hurry := q.lines >= MaxLines/4 || r.Level >= slog.LevelWarn
@@ -191,11 +198,11 @@ func (q *Queue) put(e entry) {
 }
 
 // Start has records queued from now on, until stop: it waits until all that was logged
-// before is written. A handler that does not return for 5 s is given up with what
-// waits for it, and the error says so.
+// before is written; what somebody logs meanwhile is lost. A handler that does not
+// return for 5 s is given up with what waits for it, and the error says so.
 func (q *Queue) Start() (stop func() error) {
 	q.mu.Lock()
-	q.queued, q.idle = true, true
+	q.queued, q.ending, q.idle = true, false, true
 	q.end = make(chan struct{})
 	q.mu.Unlock()
 	over := make(chan struct{})
@@ -204,6 +211,9 @@ func (q *Queue) Start() (stop func() error) {
 		q.write()
 	}()
 	return func() error {
+		q.mu.Lock()
+		q.ending = true
+		q.mu.Unlock()
 		close(q.end)
 		return q.wait(over)
 	}

@@ -296,3 +296,31 @@ func BenchmarkLog(b *testing.B) {
 		require.NoError(b, stop())
 	})
 }
+
+// TestStopBesideALogger: somebody who logs on, for each line that is written another one,
+// does not keep the end from coming; what was logged before it is written.
+func TestStopBesideALogger(t *testing.T) {
+	var log *slog.Logger
+	s := &sink{before: func(line string) error {
+		log.Info("echo")
+		return nil
+	}}
+	q := New(text(s))
+	log = q.Logger()
+	q.mu.Lock() // nothing is written before all is there
+	q.queued = true
+	q.mu.Unlock()
+	for range 100 {
+		log.Info("before the end")
+	}
+	require.NoError(t, q.Start()())
+	n := 0
+	for _, l := range s.lines() {
+		if strings.Contains(l, "before the end") {
+			n++
+		}
+	}
+	require.Equal(t, 100, n)
+	require.Zero(t, q.Stats().Waiting)
+	require.NotZero(t, q.Stats().Lost)
+}
