@@ -108,9 +108,10 @@ type AnswerFunc func(msg []byte, from netip.AddrPort, reply func(b []byte, to ne
 // The host's TCP connections are Resters; the kernel's are not.
 type Rester interface {
 	// WhenReadable has f called, once, when a Read would return at once: there is data,
-	// the end, or an error. f must not wait, nor use the connection. It is called never
-	// when the connection is closed here before that, and perhaps before WhenReadable
-	// returns. A second call replaces the first.
+	// the end, or an error. f must not wait, nor use the connection. It may be called
+	// before WhenReadable returns, and never when the connection is closed here before
+	// that; a Close at the same moment may still see it called. A second call replaces
+	// the first.
 	WhenReadable(f func())
 }
 

@@ -182,6 +182,7 @@ func (c *Conn) Close() error {
 		close(c.closed)
 		c.wq.EventUnregister(&c.entry)
 		c.ep.Close()
+		c.resting.Store(nil)
 		c.rdead.drop()
 		c.wdead.drop()
 		c.s.reap.consider(c.port)

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -43,13 +45,20 @@ func (s *slots) closeAll() {
 	}
 	s.closed = true
 	close(s.done)
-	open := make([]*conn, 0, len(s.open))
-	for c := range s.open {
-		open = append(open, c)
-	}
+	open := slices.Collect(maps.Keys(s.open))
 	s.mu.Unlock()
 	for _, c := range open {
 		c.end()
+	}
+}
+
+// endRests closes the connections that rest.
+func (s *slots) endRests() {
+	s.mu.Lock()
+	open := slices.Collect(maps.Keys(s.open))
+	s.mu.Unlock()
+	for _, c := range open {
+		c.endRest()
 	}
 }
 

@@ -23,7 +23,7 @@ import (
 // Nothing is in net/http's buffers then: the connection rests only while net/http says
 // that it is idle and the bytes that went by are exactly the requests that were answered.
 // The timer is the rest of idle-timeout. The end of the service ends resting connections
-// as all others, by slots.closeAll.
+// first (slots.endRests), as net/http would end idle ones.
 type rest struct {
 	rester services.Rester // nil: it never rests
 	back   *returned
@@ -98,37 +98,45 @@ func (c *conn) lieDown() bool {
 	was := r.state
 	if was == parting {
 		r.state = resting
-		r.timer = time.AfterFunc(time.Until(r.until), c.overslept)
+		r.timer = time.AfterFunc(time.Until(r.until), c.endRest)
 	}
 	r.mu.Unlock()
 	if was == parting {
 		c.Conn.SetReadDeadline(time.Time{})
 		r.rester.WhenReadable(c.wake)
+		if r.back.over() {
+			c.endRest()
+		}
 	}
 	return was == parting || was == resting
 }
 
-// wake gives the connection back to net/http. It is the host's call, which may not wait.
+// wake gives the connection back to net/http, for which it is a new one. It is the host's
+// call, which may not wait: who holds these locks waits for nobody, the host included. A
+// connection that finds the server ending goes on resting, for endRest.
 func (c *conn) wake() {
 	r := &c.rest
 	r.mu.Lock()
-	was := r.state
-	if was == resting {
+	defer r.mu.Unlock()
+	if r.state != resting {
+		return
+	}
+	c.started, c.heads.lines, c.blanks = 0, 0, 0 // of HTTP/2 and of TLS it may be the start
+	if r.back.push(c) {
 		r.state = serving
 		r.timer.Stop()
 	}
-	r.mu.Unlock()
-	if was == resting {
-		c.started, c.heads.lines = 0, 0 // of HTTP/2 and of TLS it may be the start
-		r.back.push(c)
-	}
 }
 
-// overslept is the idle timeout of a resting connection.
-func (c *conn) overslept() {
-	c.rest.mu.Lock()
-	over := c.rest.state == resting
-	c.rest.mu.Unlock()
+// endRest ends the connection if it rests: its idle timeout is over, or the service.
+func (c *conn) endRest() {
+	r := &c.rest
+	r.mu.Lock()
+	over := r.state == resting
+	if over {
+		r.state = ended
+	}
+	r.mu.Unlock()
 	if over {
 		c.end()
 	}
@@ -151,6 +159,7 @@ type returned struct {
 	mu     sync.Mutex
 	some   sync.Cond
 	conns  []net.Conn
+	next   []net.Conn // those that were in conns before them
 	closed bool
 }
 
@@ -164,32 +173,44 @@ func newReturned() *returned {
 func (r *returned) Accept() (net.Conn, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for len(r.conns) == 0 && !r.closed {
-		r.some.Wait()
+	for len(r.next) == 0 {
+		if r.closed {
+			return nil, net.ErrClosed
+		}
+		if len(r.conns) == 0 {
+			r.some.Wait()
+		}
+		r.next, r.conns = r.conns, nil
 	}
-	if r.closed {
-		return nil, net.ErrClosed
-	}
-	c := r.conns[0]
-	r.conns = append(r.conns[:0], r.conns[1:]...)
+	c := r.next[0]
+	r.next[0], r.next = nil, r.next[1:]
 	return c, nil
 }
 
-// push does not wait. Slots.closeAll closes what it brings too late.
-func (r *returned) push(c net.Conn) {
+// push does not wait. It is false when the server takes no more.
+func (r *returned) push(c net.Conn) bool {
 	r.mu.Lock()
-	if !r.closed {
-		r.conns = append(r.conns, c)
+	defer r.mu.Unlock()
+	if r.closed {
+		return false
 	}
-	r.mu.Unlock()
+	r.conns = append(r.conns, c)
 	r.some.Signal()
+	return true
+}
+
+// over reports whether push will be false.
+func (r *returned) over() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.closed
 }
 
 // Close implements net.Listener.
 func (r *returned) Close() error {
 	r.mu.Lock()
 	r.closed = true
-	r.conns = nil
+	r.conns, r.next = nil, nil
 	r.mu.Unlock()
 	r.some.Broadcast()
 	return nil

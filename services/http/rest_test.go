@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -65,6 +66,16 @@ func startResting(t *testing.T, edit func(*Config)) (*web, chan struct{}) {
 	}), rested
 }
 
+// rests waits for a connection to rest.
+func rests(t *testing.T, rested <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-rested:
+	case <-time.After(patience):
+		t.Fatal("no connection rests")
+	}
+}
+
 // kept asks and reads one answer after another on one connection.
 type kept struct {
 	net.Conn
@@ -101,25 +112,30 @@ func TestRestedConnectionAnswers(t *testing.T) {
 	for range 2 {
 		k.say(t, getBlob)
 		k.answered(t)
-		<-rested
+		rests(t, rested)
 	}
 	k.say(t, getBlob+getBlob)
 	k.answered(t)
 	k.answered(t)
-	<-rested
+	rests(t, rested)
 	k.Close()
 }
 
 // What is not between two whole requests does not rest, and loses nothing.
 func TestHalfRequestDoesNotRest(t *testing.T) {
 	w, rested := startResting(t, nil)
+	var late atomic.Int32 // halves that came when the connection may have rested already
 	for _, half := range []string{"G", "GET", "GET /blob/3 HT"} {
 		t.Run(half, func(t *testing.T) {
 			t.Parallel()
 			k := newKept(t, w)
+			asked := time.Now()
 			k.say(t, getBlob)
 			k.answered(t)
 			k.say(t, half)
+			if time.Since(asked) >= restAfter {
+				late.Add(1)
+			}
 			k.SetReadDeadline(time.Now().Add(restAfter + restAfter/4)) // nothing comes, and no end
 			_, err := k.r.Peek(1)
 			require.ErrorIs(t, err, os.ErrDeadlineExceeded)
@@ -129,7 +145,7 @@ func TestHalfRequestDoesNotRest(t *testing.T) {
 			k.Close()
 		})
 	}
-	t.Cleanup(func() { require.Empty(t, rested) })
+	t.Cleanup(func() { require.LessOrEqual(t, len(rested), int(late.Load())) })
 }
 
 // The idle timeout ends a connection that rests, when it is due.
@@ -138,13 +154,54 @@ func TestRestEndsWithIdleTimeout(t *testing.T) {
 	const idle = 4 * restAfter // room for a machine that is late with the rest
 	w, rested := startResting(t, func(cfg *Config) { cfg.IdleTimeout = idle })
 	k := newKept(t, w)
+	began := time.Now()
 	k.say(t, getBlob)
 	k.answered(t)
-	began := time.Now()
-	<-rested
+	rests(t, rested)
 	_, err := k.r.ReadByte()
 	require.ErrorIs(t, err, io.EOF)
-	require.Greater(t, time.Since(began), idle-restAfter/8)
+	require.GreaterOrEqual(t, time.Since(began), idle)
+}
+
+// A connection that has rested is a new one to net/http, and yet an old client may send
+// a line feed too many after its body (RFC 9112, 2.2).
+func TestRestedConnectionSkipsBlankLines(t *testing.T) {
+	w, rested := startResting(t, nil)
+	k := newKept(t, w)
+	k.say(t, "POST /sink HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc")
+	resp, err := http.ReadResponse(k.r, nil)
+	require.NoError(t, err)
+	_, err = io.Copy(io.Discard, resp.Body)
+	require.NoError(t, err)
+	require.Equal(t, http.StatusOK, resp.StatusCode)
+	rests(t, rested)
+	k.say(t, "\r\n"+getBlob)
+	k.answered(t)
+	k.Close()
+}
+
+// The end of the service ends connections that rest, also while it waits for others.
+func TestStopEndsRestFirst(t *testing.T) {
+	w, rested := startResting(t, nil)
+	k := newKept(t, w)
+	k.say(t, getBlob)
+	k.answered(t)
+	rests(t, rested)
+	busy := newKept(t, w)
+	busy.say(t, "PUT /sink HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n")
+	line, err := busy.r.ReadString('\n') // the handler reads
+	require.NoError(t, err)
+	require.Equal(t, "HTTP/1.1 100 Continue\r\n", line)
+	stopped := make(chan time.Time, 1)
+	go func() {
+		w.Stop()
+		stopped <- time.Now()
+	}()
+	_, err = k.r.ReadByte()
+	require.ErrorIs(t, err, io.EOF)
+	require.Empty(t, stopped, "it ended with the grace for others")
+	require.NotZero(t, <-stopped)
+	busy.Close()
 }
 
 // The end of the service ends connections that rest.
@@ -153,7 +210,7 @@ func TestStopEndsRest(t *testing.T) {
 	k := newKept(t, w)
 	k.say(t, getBlob)
 	k.answered(t)
-	<-rested
+	rests(t, rested)
 	require.NoError(t, w.Stop())
 	_, err := k.r.ReadByte()
 	require.Error(t, err)
@@ -167,7 +224,7 @@ func TestRestGivesItsPlaceBack(t *testing.T) {
 		k := newKept(t, w)
 		k.say(t, getBlob)
 		k.answered(t)
-		<-rested
+		rests(t, rested)
 		k.Close()
 	}
 }

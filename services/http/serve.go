@@ -70,6 +70,8 @@ func serve(ctx context.Context, env *services.Env) error {
 	}
 
 	cancel()
+	st.back.Close() // before endRests: what wakes now goes on resting
+	open.endRests()
 	grace, done := context.WithTimeout(context.Background(), stopGrace)
 	srv.Shutdown(grace)
 	done()

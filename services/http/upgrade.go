@@ -62,7 +62,9 @@ func (s *site) upgrade(w *response, r *http.Request) bool {
 		nc.Close()
 		return true
 	}
-	s.back.push(&upgraded{Conn: nc, early: slices.Clone(early), passing: prefaceLen + frameHeader, insert: frames})
+	if !s.back.push(&upgraded{Conn: nc, early: slices.Clone(early), passing: prefaceLen + frameHeader, insert: frames}) {
+		nc.Close()
+	}
 	return true
 }
 
