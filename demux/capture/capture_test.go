@@ -447,7 +447,8 @@ func TestConcurrent(t *testing.T) {
 	for range 4 {
 		readers.Go(func() {
 			for range 3 {
-				c, err := r.Start(Options{Buffer: MinBuffer, Count: 20000, Duration: 50 * time.Millisecond})
+				const count = 20000
+				c, err := r.Start(Options{Buffer: MinBuffer, Count: count, Duration: 50 * time.Millisecond})
 				if err != nil {
 					t.Error(err)
 					return
@@ -458,7 +459,8 @@ func TestConcurrent(t *testing.T) {
 				}
 				f := read(t, b.Bytes())
 				st, s := f.stats[0], c.Status()
-				if s.Reason == "duration" && (st[8]+st[5] != st[6] || uint64(len(f.records)) != st[8]) {
+				// The time may be up when the file has all that it takes; then the rest is in neither.
+				if s.Reason == "duration" && len(f.records) < count && (st[8]+st[5] != st[6] || uint64(len(f.records)) != st[8]) {
 					t.Errorf("%d wanted, %d in the file (%d), %d missed", st[6], st[8], len(f.records), st[5])
 				}
 			}
