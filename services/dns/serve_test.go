@@ -1,6 +1,7 @@
 package dns
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/binary"
@@ -208,6 +209,24 @@ func TestTooManyConnections(t *testing.T) {
 	require.Error(t, err)
 	ask(cs[0], 12)
 	ask(cs[2], 13)
+}
+
+// TestQueryEndsIdleness: a client that always has a query waiting is not idle, nor is one
+// whose answer takes its time.
+func TestQueryEndsIdleness(t *testing.T) {
+	now := time.Unix(1000, 0)
+	cfg := defaultConfig()
+	s := &server{env: &services.Env{Now: func() time.Time { return now }}, cfg: cfg}
+	c := &conn{last: now}
+	in := bufio.NewReader(bytes.NewReader(append(framed(t, 1, "porthole.test.", mdns.TypeSOA), framed(t, 2, "porthole.test.", mdns.TypeSOA)...)))
+	_, err := in.Peek(1) // both are here
+	require.NoError(t, err)
+	for range 2 {
+		now = now.Add(time.Minute)
+		_, err = s.readMessage(c, in, bufio.NewWriter(io.Discard), nil)
+		require.NoError(t, err)
+		require.Equal(t, now, c.last)
+	}
 }
 
 // TestStopUnderTraffic: Serve returns while clients ask; nothing is left behind.

@@ -122,11 +122,7 @@ func (s *server) serveConn(ctx context.Context, c *conn) {
 // flushes and sets a time limit only when it has to wait.
 func (s *server) readMessage(c *conn, in *bufio.Reader, out *bufio.Writer, msg []byte) ([]byte, error) {
 	if in.Buffered() == 0 {
-		// Before the client has its reply: who was answered is not the idlest.
-		now := s.env.Now()
-		s.connMu.Lock()
-		c.last = now
-		s.connMu.Unlock()
+		s.touch(c) // before the client has its reply: who was answered is not the idlest
 		if err := s.flush(c, out); err != nil {
 			return msg, err
 		}
@@ -152,7 +148,16 @@ func (s *server) readMessage(c *conn, in *bufio.Reader, out *bufio.Writer, msg [
 	}
 	msg = msg[:n]
 	_, err = io.ReadFull(in, msg)
+	s.touch(c) // who is being answered is not the idlest, however long that takes
 	return msg, err
+}
+
+// touch says that a connection is not idle now.
+func (s *server) touch(c *conn) {
+	now := s.env.Now()
+	s.connMu.Lock()
+	c.last = now
+	s.connMu.Unlock()
 }
 
 func peekLen(in *bufio.Reader) int {

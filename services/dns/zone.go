@@ -177,6 +177,9 @@ func (z *zone) addRR(r mdns.RR, pack []byte) error {
 		return err
 	}
 	n := nameLen(pack)
+	if err := complete(r, pack[:end], end-n-10); err != nil {
+		return err
+	}
 	if end-n-10 > maxRDATA {
 		return fmt.Errorf("has %d octets of data, more than %d", end-n-10, maxRDATA)
 	}
@@ -206,6 +209,23 @@ func (z *zone) addRR(r mdns.RR, pack []byte) error {
 		return nil
 	}
 	s.rrs = append(s.rrs, rr{wire})
+	return nil
+}
+
+// complete reports data that is cut short: the parser takes a line that ends before its
+// last name, and packs no name then.
+func complete(r mdns.RR, wire []byte, size int) error {
+	if _, unknown := r.(*mdns.RFC3597); unknown {
+		return nil
+	}
+	switch t := r.Header().Rrtype; {
+	case size == 0 && t != mdns.TypeAPL && t != mdns.TypeNULL:
+		return errors.New("has no data")
+	case size > 0:
+		if _, _, err := mdns.UnpackRR(wire, 0); err != nil {
+			return errors.New("has not all of its data")
+		}
+	}
 	return nil
 }
 
