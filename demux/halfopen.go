@@ -60,8 +60,9 @@ func (d *Door) unreserveLocked(h *halfOpen) {
 	}
 }
 
-// doubtLocked: the stack will be asked about it. One that is in doubt already is
-// asked in its turn, and then once more, so that nobody can put it off.
+// doubtLocked: the stack will be asked about it. One that is in doubt already is asked in
+// its turn; what comes between the question and its answer has it asked again, and may put
+// that off until the entry ends by its age.
 func (d *Door) doubtLocked(h *halfOpen, now int64) {
 	h.touched = now
 	if h.dbt.h == nil {

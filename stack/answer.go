@@ -48,7 +48,7 @@ func (pc *PacketConn) Answer(f AnswerFunc) {
 	pc.settleAnswer()
 }
 
-// settleAnswer tells the table whether the reader may answer.
+// settleAnswer tells the table whether the reader may answer, and whether anybody may.
 func (pc *PacketConn) settleAnswer() {
 	a := &pc.answerer
 	a.mu.Lock()
@@ -56,6 +56,8 @@ func (pc *PacketConn) settleAnswer() {
 	a.on = a.f != nil && pc.pace.free() && !pc.s.ethernet()
 	if !isClosed(pc.closed) { // else the port may be another's
 		pc.s.table.SetInline(pc.port, a.on)
+		_, hold := pc.pace.get()
+		pc.s.table.Withhold(pc.port, hold)
 	}
 }
 

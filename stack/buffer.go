@@ -44,11 +44,11 @@ func setReceiveBuffer(ep tcpip.Endpoint, size int) {
 // set, with the listener's lock held, under which netstack reads it for each SYN. A
 // netstack without that field offers the first window of the time of the bind.
 var listenField, bufferField, buffersKnown = func() (ctx, size uintptr, ok bool) {
-	c, ok := reflect.TypeFor[tcp.Endpoint]().FieldByName("listenCtx")
-	if !ok || c.Type.Kind() != reflect.Pointer || c.Type.Elem().Kind() != reflect.Struct {
+	c, ok := ownField(reflect.TypeFor[tcp.Endpoint](), "listenCtx")
+	if !ok || c.Type.Kind() != reflect.Pointer {
 		return 0, 0, false
 	}
-	f, ok := c.Type.Elem().FieldByName("rcvWnd")
+	f, ok := ownField(c.Type.Elem(), "rcvWnd")
 	return c.Offset, f.Offset, ok && f.Type == reflect.TypeFor[seqnum.Size]()
 }()
 

@@ -3,6 +3,7 @@ package stack
 import (
 	"runtime"
 	"sync/atomic"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	netstack "gvisor.dev/gvisor/pkg/tcpip/stack"
@@ -16,22 +17,26 @@ import (
 // and runs the receiver's TCP. Its place is between netstack and link.write.
 //
 // A flow has one lane, which keeps its order: while any of its frames is in bulk, all
-// that follow go there, too. Small frames of flows that have none there never wait for
-// those of others: they are written at once. A lane holds bulkFrames; who brings one
+// that follow go there, too. Small frames of flows that have none there do not wait for
+// those of others (but for one flow in flowNumbers): they are written at once. A lane holds bulkFrames; who brings one
 // more waits, until the device has taken one or the stack closes. What is left then is
 // counted in Out.Closed, as every frame that comes too late.
 //
 // It gains where a processor is free: one goroutine cannot fill and write as fast as a
 // client reads. Where none is, it costs the way between two processors' caches. What
-// waits here is part of its connection's send buffer still.
+// waits here is part of its connection's send buffer still, unless that was told that it
+// has arrived, or was aborted. A device that is slow makes a lane a queue of up to 4 MiB
+// within the round-trip time.
 type bulk struct {
 	lanes []chan *netstack.PacketBuffer // none: who sends writes
-	held  [256]atomic.Int32             // frames in bulk, by flow: flows that share a number share order
+	held  [flowNumbers]atomic.Int32     // frames in bulk, by flow: flows that share a number share order
+	all   atomic.Int32                  // their sum
 	ended chan struct{}                 // closed by Run when netstack, which sends, is gone
 }
 
 const (
-	bulkFrames = 64
+	bulkFrames  = 64
+	flowNumbers = 4096
 	// bulkSize is more than most answers of one write have, for which the hop to
 	// another goroutine would be all loss.
 	bulkSize = 32 << 10
@@ -56,16 +61,21 @@ func (l *link) post(pkt *netstack.PacketBuffer) bool {
 	if len(b.lanes) == 0 || pkt.TransportProtocolNumber != tcp.ProtocolNumber {
 		return false
 	}
+	head := pkt.NetworkHeader().Slice()
+	if l.s.ethernet() {
+		head = pkt.LinkHeader().Slice()
+	}
 	flow := b.flow(pkt)
-	if pkt.Size() < bulkSize && b.held[flow].Load() == 0 || l.loops(pkt.NetworkHeader().Slice()) {
+	if pkt.Size() < bulkSize && b.held[flow].Load() == 0 || l.loops(head) {
 		return false
 	}
 	pkt.IncRef()
 	b.held[flow].Add(1)
+	b.all.Add(1)
 	select {
 	case b.lanes[flow%len(b.lanes)] <- pkt:
 	case <-l.s.closing:
-		b.held[flow].Add(-1)
+		b.left(flow)
 		pkt.DecRef()
 		l.out.closed.Add(1)
 	}
@@ -81,8 +91,25 @@ func (b *bulk) flow(pkt *netstack.PacketBuffer) int {
 	return b.flowOf(th.SourcePort(), th.DestinationPort())
 }
 
+// flowOf mixes the ports: a client's may all be even (Linux's connect), the host's all one.
 func (b *bulk) flowOf(local, remote uint16) int {
-	return int(local*31+remote) % len(b.held)
+	return int((uint32(local)<<16|uint32(remote))*0x9e3779b1>>16) % len(b.held)
+}
+
+func (b *bulk) left(flow int) {
+	b.held[flow].Add(-1)
+	b.all.Add(-1)
+}
+
+// settle waits until what is posted is written, but no longer than a moment: a service
+// that has ended has closed its connections, and the last data and the FIN may be here.
+func (b *bulk) settle() {
+	const moment = 100 * time.Millisecond
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(moment); b.all.Load() > 0 && time.Now().Before(end); {
+		<-tick.C
+	}
 }
 
 // writeBulk is the body of a lane's goroutine.
@@ -106,6 +133,6 @@ func (l *link) writeBulk(lane chan *netstack.PacketBuffer) {
 
 func (l *link) writePosted(pkt *netstack.PacketBuffer) {
 	_ = l.write(pkt.AsSlices(), offload(pkt), demux.FromStack, true) // Out counts
-	l.bulk.held[l.bulk.flow(pkt)].Add(-1)
+	l.bulk.left(l.bulk.flow(pkt))
 	pkt.DecRef()
 }

@@ -204,3 +204,23 @@ func TestBulkFull(t *testing.T) {
 	}
 	require.NotZero(t, s.Out().Closed)
 }
+
+// TestBulkLanesShare: Linux gives a client's connections ports of one parity; they use all
+// lanes and most numbers all the same.
+func TestBulkLanesShare(t *testing.T) {
+	var b bulk
+	const lanes = 8
+	var perLane [lanes]int
+	numbers := map[int]bool{}
+	const n = 10000
+	for i := range n {
+		f := b.flowOf(80, uint16(32768+2*i))
+		require.Less(t, f, len(b.held))
+		perLane[f%lanes]++
+		numbers[f] = true
+	}
+	for i, got := range perLane {
+		require.InDelta(t, n/lanes, got, n/lanes/2, "lane %d", i)
+	}
+	require.Greater(t, len(numbers), len(b.held)/2)
+}

@@ -15,9 +15,9 @@ import (
 
 // link is netstack's view of the device. What netstack writes goes out at once, on
 // the caller's goroutine, which may wait for the device: closing the device frees
-// it. Super-packets have writers of their own (bulk.go). A packet to the host itself
-// goes back into demux as kind self-test. Nothing is dropped unseen: what the device
-// refuses is counted in Out.
+// it. Super-packets, and what follows them in their flow, have writers of their own
+// (bulk.go). A packet to the host itself goes back into demux as kind self-test. Nothing
+// is dropped unseen: what the device refuses is counted in Out.
 type link struct {
 	s    *Stack
 	up   atomic.Pointer[netstack.NetworkDispatcher]
@@ -66,8 +66,8 @@ func (l *link) dispatcher() netstack.NetworkDispatcher {
 	return nil
 }
 
-// WritePackets implements netstack's LinkWriter. The packets are only valid
-// during the call.
+// WritePackets implements netstack's LinkWriter. The packets are only valid during the
+// call, unless a reference is taken (post).
 func (l *link) WritePackets(pkts netstack.PacketBufferList) (int, tcpip.Error) {
 	n := 0
 	for _, pkt := range pkts.AsSlice() {

@@ -149,9 +149,6 @@ func (s *Stack) SetPace(tcp bool, port uint16, d Delay, hold bool) bool {
 	if pc != nil {
 		pc.pace.set(d, hold)
 		pc.settleAnswer()
-		if !isClosed(pc.closed) { // else the port may be another's
-			s.table.Withhold(pc.port, hold)
-		}
 	}
 	return pc != nil
 }

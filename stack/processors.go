@@ -27,15 +27,16 @@ func keepProcessors(p netstack.TransportProtocol, n int) bool {
 	if v.Kind() != reflect.Pointer || v.Elem().Kind() != reflect.Struct {
 		return false
 	}
-	d := v.Elem().FieldByName("dispatcher")
-	if !d.IsValid() || d.Kind() != reflect.Struct {
+	at, ok := ownField(v.Elem().Type(), "dispatcher")
+	if !ok {
 		return false
 	}
-	list := d.FieldByName("processors")
-	if !list.IsValid() || list.Kind() != reflect.Slice || list.Type().Elem().Kind() != reflect.Struct {
+	d := v.Elem().FieldByIndex(at.Index)
+	if at, ok = ownField(d.Type(), "processors"); !ok || at.Type.Kind() != reflect.Slice {
 		return false
 	}
-	f, ok := list.Type().Elem().FieldByName("closeWaker")
+	list := d.FieldByIndex(at.Index)
+	f, ok := ownField(list.Type().Elem(), "closeWaker")
 	if !ok || f.Type != reflect.TypeFor[sleep.Waker]() {
 		return false
 	}

@@ -21,7 +21,7 @@ func TestKeepProcessors(t *testing.T) {
 	require.True(t, keepProcessors(p, 1))
 	until := func(n int) {
 		t.Helper()
-		for end := time.Now().Add(20 * time.Second); tcpGoroutines() != n; runtime.Gosched() {
+		for end := time.Now().Add(patience); tcpGoroutines() != n; runtime.Gosched() {
 			require.True(t, time.Now().Before(end), "%d goroutines of netstack's TCP, want %d", tcpGoroutines(), n)
 		}
 	}

@@ -34,7 +34,9 @@ type netTCP interface {
 
 func (s *Stack) newTCP(n *netstack.Stack) netstack.TransportProtocol {
 	p := tcp.NewProtocol(n)
-	keepProcessors(p, processors())
+	if !keepProcessors(p, processors()) {
+		s.log.Warn("netstack keeps its TCP goroutines elsewhere: there is one for every core (processors.go)")
+	}
 	return &tcpProtocol{p.(netTCP), s}
 }
 

@@ -38,7 +38,7 @@ type timedOut struct {
 
 // recoveryField is where netstack keeps a connection's way of recovery.
 var recoveryField, recoveryKnown = func() (uintptr, bool) {
-	f, ok := reflect.TypeFor[tcp.Endpoint]().FieldByName("tcpRecovery")
+	f, ok := ownField(reflect.TypeFor[tcp.Endpoint](), "tcpRecovery")
 	return f.Offset, ok && f.Type == reflect.TypeFor[tcpip.TCPRecovery]()
 }()
 

@@ -12,8 +12,9 @@
 // the doors' doubts (door.go), one that writes what readers could not (outq.go), one
 // for every two processors that writes super-packets (bulk.go).
 //
-// Stop order: the device is closed first, which frees every waiting read and write;
-// then netstack is destroyed and waited for; then the workers end.
+// Stop order: super-packets that were sent have a moment; the device is closed, which
+// frees every waiting read and write; then netstack is destroyed and waited for; then
+// the lanes of super-packets and the workers end.
 package stack
 
 import (
@@ -217,6 +218,7 @@ func (s *Stack) Run(ctx context.Context) error {
 	}
 
 	<-ctx.Done()
+	s.link.bulk.settle()
 	s.closeOnce.Do(func() { close(s.closing) })
 	s.dev.Close()
 	s.link.ruled.close()

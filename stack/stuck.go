@@ -20,11 +20,19 @@ import (
 // found twice with the same segments unacknowledged and none on their way gets its
 // timeout. Netstack gives no hold of either; both are read with the connection's lock
 // held, and a netstack that keeps them elsewhere is left alone.
-type stuck map[*tcp.Endpoint][2]seqnum.Value // suspects: SND.UNA, SND.NXT
+type stuck map[*tcp.Endpoint]suspect
+
+type suspect struct {
+	sent  [2]seqnum.Value // SND.UNA, SND.NXT
+	tries int             // it was given its timeout
+}
 
 const (
 	lookEvery  = 500 * time.Millisecond
 	looksAfter = 4 // the last retransmission
+	// triesMost is when a suspect is left alone: one that probes a closed window looks as
+	// if it had no timer, too, for as long as that takes.
+	triesMost = 3
 )
 
 // senderFields are where netstack keeps what a connection has sent, and what its
@@ -33,43 +41,58 @@ var senderFields = func() (f struct {
 	snd, state, timeout uintptr
 	known               bool
 }) {
-	snd, ok := reflect.TypeFor[tcp.Endpoint]().FieldByName("snd")
+	snd, ok := ownField(reflect.TypeFor[tcp.Endpoint](), "snd")
 	if !ok || snd.Type.Kind() != reflect.Pointer {
 		return f
 	}
-	state, ok1 := snd.Type.Elem().FieldByName("TCPSenderState")
-	timer, ok2 := snd.Type.Elem().FieldByName("resendTimer")
-	if !ok1 || !ok2 || state.Type != reflect.TypeFor[tcp.TCPSenderState]() || timer.Type.Kind() != reflect.Struct {
+	state, ok1 := ownField(snd.Type.Elem(), "TCPSenderState")
+	timer, ok2 := ownField(snd.Type.Elem(), "resendTimer")
+	if !ok1 || !ok2 || state.Type != reflect.TypeFor[tcp.TCPSenderState]() {
 		return f
 	}
-	call, ok := timer.Type.FieldByName("callback")
+	call, ok := ownField(timer.Type, "callback")
 	f.snd, f.state, f.timeout = snd.Offset, state.Offset, timer.Offset+call.Offset
 	f.known = ok && call.Type == reflect.TypeFor[func()]()
 	return f
 }()
 
 // free looks at every connection, gives those their timeout that it found before, and
-// says whether it has suspects.
-func (k *stuck) free(s *Stack) bool {
+// says whether it has suspects that it shall look at again.
+func (k *stuck) free(s *Stack) (again bool) {
 	next := stuck{}
 	for _, e := range s.net.RegisteredEndpoints() {
 		ep, ok := e.(*tcp.Endpoint)
-		if !ok {
+		if !ok || !mayHaveSent(ep.EndpointState()) {
 			continue
 		}
 		now, timeout, idle := sent(ep)
 		if !idle {
 			continue
 		}
-		next[ep] = now
-		if was, had := (*k)[ep]; had && was == now {
+		was, had := (*k)[ep]
+		if !had || was.sent != now {
+			was = suspect{sent: now}
+		} else if was.tries < triesMost {
 			// A timer that runs, after all, only looks at its time; one that was stopped
 			// and has not yet run out needs a second call.
+			was.tries++
 			timeout()
 		}
+		next[ep] = was
+		again = again || was.tries < triesMost
 	}
 	*k = next
-	return len(next) > 0
+	return again
+}
+
+// mayHaveSent reports whether a connection in this state may wait for acknowledgments of
+// data.
+func mayHaveSent(s tcp.EndpointState) bool {
+	switch s {
+	case tcp.StateEstablished, tcp.StateFinWait1, tcp.StateCloseWait, tcp.StateClosing, tcp.StateLastAck:
+		return true
+	}
+	return false
 }
 
 // sent is what a connection has sent, and whether none of it is on its way although not

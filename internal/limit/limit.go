@@ -3,7 +3,7 @@
 package limit
 
 import (
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -11,8 +11,9 @@ import (
 
 // Limit lets so many through a second, and a burst at once. Any goroutine may use it.
 type Limit struct {
+	mu     sync.Mutex
 	bucket *rate.Limiter
-	latest atomic.Int64 // time never goes back: rate.Limiter would grant what lies between twice
+	latest int64 // time never goes back: rate.Limiter would grant what lies between twice
 }
 
 // New makes a limit whose bucket is full.
@@ -22,15 +23,8 @@ func New(perSecond, burst int) *Limit {
 
 // Take reports whether one more may pass at now, in ns.
 func (l *Limit) Take(now int64) bool {
-	for {
-		last := l.latest.Load()
-		if now <= last {
-			now = last
-			break
-		}
-		if l.latest.CompareAndSwap(last, now) {
-			break
-		}
-	}
-	return l.bucket.AllowN(time.Unix(0, now), 1)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.latest = max(l.latest, now)
+	return l.bucket.AllowN(time.Unix(0, l.latest), 1)
 }
