@@ -48,7 +48,7 @@ func TestZoneFileErrors(t *testing.T) {
 		{"too long for a message", zoneHead + "a TYPE65280 \\# 64001 " + hexOf(64001) + "\n", `a.example. TYPE65280: has 64001 octets`},
 		{"wildcard NS", zoneHead + "*.a NS b\n", `*.a.example. NS: has no meaning at a wildcard`},
 		{"no name", zoneHead + "a NS ", `a.example. NS: has no data`},
-		{"no last name", zoneHead + "a MX 1", `bad.zone:4:`},
+		{"no last name", zoneHead + "a MX ", `a.example. MX: has not all of its data`},
 		{"include outside", zoneHead + "$INCLUDE ../secret\n", `bad.zone:4:`},
 		{"include absolute", zoneHead + "$INCLUDE /etc/hostname\n", `bad.zone:4:`},
 		{"include missing", zoneHead + "$INCLUDE none.inc\n", `bad.zone:4:`},

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -177,7 +178,7 @@ func (z *zone) addRR(r mdns.RR, pack []byte) error {
 		return err
 	}
 	n := nameLen(pack)
-	if err := complete(r, pack[:end], end-n-10); err != nil {
+	if err := complete(r, end-n-10); err != nil {
 		return err
 	}
 	if end-n-10 > maxRDATA {
@@ -212,21 +213,32 @@ func (z *zone) addRR(r mdns.RR, pack []byte) error {
 	return nil
 }
 
-// complete reports data that is cut short: the parser takes a line that ends before its
-// last name, and packs no name then.
-func complete(r mdns.RR, wire []byte, size int) error {
-	if _, unknown := r.(*mdns.RFC3597); unknown {
-		return nil
-	}
-	switch t := r.Header().Rrtype; {
-	case size == 0 && t != mdns.TypeAPL && t != mdns.TypeNULL:
-		return errors.New("has no data")
-	case size > 0:
-		if _, _, err := mdns.UnpackRR(wire, 0); err != nil {
-			return errors.New("has not all of its data")
+// complete reports data that is cut short: the parser takes a file that ends before a
+// record's last name, and packs none.
+func complete(r mdns.RR, size int) error {
+	if t := r.Header().Rrtype; size == 0 && t != mdns.TypeAPL && t != mdns.TypeNULL {
+		if _, unknown := r.(*mdns.RFC3597); !unknown {
+			return errors.New("has no data")
 		}
 	}
+	if !named(reflect.ValueOf(r).Elem()) {
+		return errors.New("has not all of its data")
+	}
 	return nil
+}
+
+// named reports whether every field that is a domain name has one.
+func named(v reflect.Value) bool {
+	for i := range v.NumField() {
+		f := v.Field(i)
+		switch tag := v.Type().Field(i).Tag.Get("dns"); {
+		case f.Kind() == reflect.Struct && !named(f):
+			return false
+		case f.Kind() == reflect.String && strings.HasSuffix(tag, "domain-name") && f.String() == "":
+			return false
+		}
+	}
+	return true
 }
 
 func (s *rrset) ttl() uint32 { return binary.BigEndian.Uint32(s.rrs[0].wire[4:]) }
