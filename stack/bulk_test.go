@@ -1,11 +1,9 @@
 package stack
 
 import (
-	"context"
 	"encoding/binary"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 	"runtime"
 	"strings"
@@ -14,7 +12,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"porthole/demux"
 	"porthole/demux/packet"
 	"porthole/tun"
 )
@@ -63,36 +60,9 @@ func bulkRig(t *testing.T, g *gated) (s, c *Stack, ln *Listener, stop func()) {
 	t.Cleanup(func() { runtime.GOMAXPROCS(procs) })
 	a, b := tun.Pipe(tun.PipeOptions{GSO: true, Frames: 2}, tun.PipeOptions{GSO: true})
 	g.Device, g.closed = a, make(chan struct{})
-	s, err := New(Config{Device: g, Table: demux.New(demux.Options{}), Addrs: []netip.Prefix{hostPrefix}})
-	require.NoError(t, err)
-	c, err = New(Config{Device: b, Table: demux.New(demux.Options{}), Addrs: []netip.Prefix{netip.MustParsePrefix("10.77.0.2/24")}})
-	require.NoError(t, err)
+	s, c, stop = pairOn(t, g, b)
 	require.NotEmpty(t, s.link.bulk.lanes)
-	ctx, cancel := context.WithCancel(context.Background())
-	var stacks sync.WaitGroup
-	stacks.Go(func() { s.Run(ctx) })
-	stacks.Go(func() { c.Run(ctx) })
-	stop = sync.OnceFunc(func() {
-		cancel()
-		stacks.Wait()
-	})
-	t.Cleanup(stop)
-	ln, err = s.Listen(80, ListenConfig{Owner: "test"})
-	require.NoError(t, err)
-	t.Cleanup(func() { ln.Close() })
-	return s, c, ln, stop
-}
-
-func bulkPair(t *testing.T, c *Stack, ln *Listener) (client, server net.Conn) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	client, err := c.DialTCP(ctx, netip.AddrPortFrom(hostAddr, 80), DialConfig{})
-	require.NoError(t, err)
-	t.Cleanup(func() { client.Close() })
-	server, err = ln.Accept()
-	require.NoError(t, err)
-	t.Cleanup(func() { server.Close() })
-	return client, server
+	return s, c, listenOn80(t, s, nil), stop
 }
 
 // TestBulkOrder: super-packets are written on another goroutine than what is small, and
@@ -124,7 +94,7 @@ func TestBulkOrder(t *testing.T) {
 		}
 	}}
 	_, c, ln, _ := bulkRig(t, g)
-	client, server := bulkPair(t, c, ln)
+	client, server := connected(t, c, ln)
 	wrote := make(chan int, 1)
 	go func() {
 		sent := 0
@@ -171,7 +141,7 @@ func calledBy(name string) bool {
 func TestBulkFull(t *testing.T) {
 	g := &gated{see: func(int, uint32, uint32) {}, shut: make(chan struct{}), waits: make(chan struct{}, 1)}
 	s, c, ln, stop := bulkRig(t, g)
-	_, server := bulkPair(t, c, ln)
+	_, server := connected(t, c, ln)
 	done := make(chan error, 1)
 	go func() {
 		b := make([]byte, 1<<20)
@@ -183,12 +153,12 @@ func TestBulkFull(t *testing.T) {
 		}
 	}()
 	<-g.waits
-	other, far := bulkPair(t, c, ln)
+	other, far := connected(t, c, ln)
 	flow := func(c net.Conn) int {
 		return s.link.bulk.flowOf(80, uint16(c.RemoteAddr().(*net.TCPAddr).Port))
 	}
 	for flow(far) == flow(server) {
-		other, far = bulkPair(t, c, ln)
+		other, far = connected(t, c, ln)
 	}
 	_, err := far.Write([]byte("small"))
 	require.NoError(t, err)

@@ -154,7 +154,7 @@ func (c *Conn) Write(b []byte) (n int, _ error) {
 		if n == len(b) {
 			return n, nil
 		}
-		c.out.Reset(b[n:min(len(b), n+c.s.writeMost)])
+		c.out.Reset(b[n:min(len(b), n+c.s.link.fullSegment())])
 		k, err := c.ep.Write(&c.out, tcpip.WriteOptions{})
 		c.out.Reset(nil) // netstack remembers the reader
 		n += int(k)

@@ -404,26 +404,13 @@ func TestDoorUnderLoss(t *testing.T) {
 		t.Skip("takes seconds of retransmissions")
 	}
 	a, b := tun.Pipe(tun.PipeOptions{}, tun.PipeOptions{})
-	table := demux.New(demux.Options{})
-	s, err := New(Config{Device: &lossy{Device: a, rng: rand.New(rand.NewPCG(1, 1))}, Table: table, Addrs: []netip.Prefix{hostPrefix}})
-	require.NoError(t, err)
-	c, err := New(Config{Device: &lossy{Device: b, rng: rand.New(rand.NewPCG(2, 2))}, Table: demux.New(demux.Options{}),
-		Addrs: []netip.Prefix{netip.MustParsePrefix("10.77.0.2/24")}})
-	require.NoError(t, err)
-	ctx, cancel := context.WithCancel(context.Background())
-	var stacks sync.WaitGroup
-	stacks.Go(func() { s.Run(ctx) })
-	stacks.Go(func() { c.Run(ctx) })
-	defer stacks.Wait()
-	defer cancel()
-	ln, err := s.Listen(80, ListenConfig{Owner: "test", Door: &demux.DoorConfig{Backlog: 8, SynQueue: 16, Cookies: demux.CookiesNever}})
-	require.NoError(t, err)
-	defer ln.Close()
+	s, c, _ := pairOn(t, &lossy{Device: a, rng: rand.New(rand.NewPCG(1, 1))}, &lossy{Device: b, rng: rand.New(rand.NewPCG(2, 2))})
+	ln := listenOn80(t, s, &demux.DoorConfig{Backlog: 8, SynQueue: 16, Cookies: demux.CookiesNever})
 
 	var clients, service sync.WaitGroup
 	for range 100 {
 		clients.Go(func() {
-			dctx, cancel := context.WithTimeout(ctx, 4*time.Second)
+			dctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
 			defer cancel()
 			if conn, err := c.DialTCP(dctx, netip.AddrPortFrom(hostAddr, 80), DialConfig{}); err == nil {
 				conn.Close()

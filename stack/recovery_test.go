@@ -1,15 +1,12 @@
 package stack
 
 import (
-	"context"
 	"io"
-	"net/netip"
 	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
-	"porthole/demux"
 	"porthole/demux/packet"
 	"porthole/tun"
 )
@@ -74,7 +71,8 @@ func (d *burst) loses(pieces [][]byte) bool {
 func TestWholeFlightLost(t *testing.T) {
 	require.True(t, recoveryKnown, "netstack has its field elsewhere: see recovery.go")
 	for range 20 {
-		lost, timeouts := loseFlight(t)
+		var lost, timeouts int
+		t.Run("flight", func(t *testing.T) { lost, timeouts = loseFlight(t) })
 		// A sender that was stopped for 200 ms may find its timer run out, too.
 		require.Less(t, timeouts, max(lost/4, 10))
 		if lost > 40 {
@@ -88,28 +86,8 @@ func TestWholeFlightLost(t *testing.T) {
 func loseFlight(t *testing.T) (lost, timeouts int) {
 	a, b := tun.Pipe(tun.PipeOptions{}, tun.PipeOptions{})
 	dev := &burst{Device: a, from: 2 << 20}
-	s, err := New(Config{Device: dev, Table: demux.New(demux.Options{}), Addrs: []netip.Prefix{hostPrefix}})
-	require.NoError(t, err)
-	c, err := New(Config{Device: b, Table: demux.New(demux.Options{}), Addrs: []netip.Prefix{netip.MustParsePrefix("10.77.0.2/24")}})
-	require.NoError(t, err)
-	ctx, cancel := context.WithCancel(context.Background())
-	var stacks sync.WaitGroup
-	stacks.Go(func() { s.Run(ctx) })
-	stacks.Go(func() { c.Run(ctx) })
-	defer stacks.Wait()
-	defer cancel()
-
-	ln, err := s.Listen(80, ListenConfig{Owner: "test"})
-	require.NoError(t, err)
-	defer ln.Close()
-	dctx, stop := context.WithTimeout(ctx, patience)
-	defer stop()
-	conn, err := c.DialTCP(dctx, netip.AddrPortFrom(hostAddr, 80), DialConfig{})
-	require.NoError(t, err)
-	defer conn.Close()
-	peer, err := ln.Accept()
-	require.NoError(t, err)
-	defer peer.Close()
+	s, c, _ := pairOn(t, dev, b)
+	conn, peer := connected(t, c, listenOn80(t, s, nil))
 	const size = 4 << 20
 	go peer.Write(make([]byte, size))
 	n, err := io.CopyN(io.Discard, conn, size)

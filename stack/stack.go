@@ -94,7 +94,6 @@ type Stack struct {
 	paths      paths
 	recoveries recoveries
 	waits      timeWaits
-	writeMost  int           // bytes that a connection hands to netstack at once
 	closing    chan struct{} // closed when the stack begins to end
 	closeOnce  sync.Once
 }
@@ -128,7 +127,6 @@ func New(c Config) (*Stack, error) {
 		s.table.SetTap(s.queued)
 	}
 	s.link = newLink(s)
-	s.writeMost = s.link.fullSegment()
 	var lower netstack.LinkEndpoint = s.link
 	if s.ethernet() {
 		lower = ethernet.New(s.link)

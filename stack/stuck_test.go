@@ -1,10 +1,8 @@
 package stack
 
 import (
-	"context"
 	"io"
 	"net"
-	"net/netip"
 	"sync"
 	"testing"
 	"time"
@@ -70,28 +68,8 @@ func TestLostTimer(t *testing.T) {
 	require.True(t, senderFields.known, "netstack has its fields elsewhere: see stuck.go")
 	a, b := tun.Pipe(tun.PipeOptions{}, tun.PipeOptions{})
 	dev := &deaf{Device: a}
-	s, err := New(Config{Device: dev, Table: demux.New(demux.Options{}), Addrs: []netip.Prefix{hostPrefix}})
-	require.NoError(t, err)
-	c, err := New(Config{Device: b, Table: demux.New(demux.Options{}), Addrs: []netip.Prefix{netip.MustParsePrefix("10.77.0.2/24")}})
-	require.NoError(t, err)
-	ctx, cancel := context.WithCancel(context.Background())
-	var stacks sync.WaitGroup
-	stacks.Go(func() { s.Run(ctx) })
-	stacks.Go(func() { c.Run(ctx) })
-	defer stacks.Wait()
-	defer cancel()
-
-	ln, err := s.Listen(80, ListenConfig{Owner: "test"})
-	require.NoError(t, err)
-	defer ln.Close()
-	dctx, stop := context.WithTimeout(ctx, patience)
-	defer stop()
-	conn, err := c.DialTCP(dctx, netip.AddrPortFrom(hostAddr, 80), DialConfig{})
-	require.NoError(t, err)
-	defer conn.Close()
-	peer, err := ln.Accept()
-	require.NoError(t, err)
-	defer peer.Close()
+	s, c, _ := pairOn(t, dev, b)
+	conn, peer := connected(t, c, listenOn80(t, s, nil))
 	talk := func(size int) {
 		_, err := peer.Write(make([]byte, size))
 		require.NoError(t, err)

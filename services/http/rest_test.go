@@ -105,6 +105,16 @@ func (k *kept) answered(t *testing.T) {
 	require.Len(t, body, 3)
 }
 
+// keptResting is a connection that rests.
+func keptResting(t *testing.T) (*web, *kept) {
+	w, rested := startResting(t, nil)
+	k := newKept(t, w)
+	k.say(t, getBlob)
+	k.answered(t)
+	rests(t, rested)
+	return w, k
+}
+
 // A connection that has rested answers as before, again and again.
 func TestRestedConnectionAnswers(t *testing.T) {
 	w, rested := startResting(t, nil)
@@ -182,11 +192,7 @@ func TestRestedConnectionSkipsBlankLines(t *testing.T) {
 
 // The end of the service ends connections that rest, also while it waits for others.
 func TestStopEndsRestFirst(t *testing.T) {
-	w, rested := startResting(t, nil)
-	k := newKept(t, w)
-	k.say(t, getBlob)
-	k.answered(t)
-	rests(t, rested)
+	w, k := keptResting(t)
 	busy := newKept(t, w)
 	busy.say(t, "PUT /sink HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n")
 	line, err := busy.r.ReadString('\n') // the handler reads
@@ -206,11 +212,7 @@ func TestStopEndsRestFirst(t *testing.T) {
 
 // The end of the service ends connections that rest.
 func TestStopEndsRest(t *testing.T) {
-	w, rested := startResting(t, nil)
-	k := newKept(t, w)
-	k.say(t, getBlob)
-	k.answered(t)
-	rests(t, rested)
+	w, k := keptResting(t)
 	require.NoError(t, w.Stop())
 	_, err := k.r.ReadByte()
 	require.Error(t, err)
