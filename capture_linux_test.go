@@ -15,11 +15,12 @@ import (
 	"porthole/tun"
 )
 
-// tshark reads a file, with every checksum verified, and gives the fields of the
-// frames that a filter leaves, by name.
+// tshark reads a file, with every checksum verified and every record dissected alone
+// (a retransmission that is cut elsewhere counts as malformed in a stream put together),
+// and gives the fields of the frames that a filter leaves, by name.
 func tshark(t *testing.T, file, filter string, fields ...string) (frames []map[string]string) {
 	t.Helper()
-	args := []string{"-n", "-r", file, "-Y", filter, "-T", "fields",
+	args := []string{"-n", "-r", file, "-Y", filter, "-T", "fields", "-o", "tcp.desegment_tcp_streams:FALSE",
 		"-o", "tcp.check_checksum:TRUE", "-o", "udp.check_checksum:TRUE", "-o", "ip.check_checksum:TRUE"}
 	for _, f := range fields {
 		args = append(args, "-e", f)
