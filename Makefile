@@ -1,5 +1,6 @@
 # The targets behind .ci/run; each can be run alone.
 GO ?= go
+TEST ?= $(GO) test
 FUZZTIME ?= 5s
 
 .PHONY: benchmarks performance build check test vet race fuzz e2e gate darwin bench bench-quick nightly
@@ -18,7 +19,7 @@ vet:
 	$(GO) mod tidy -diff
 
 race:
-	$(GO) test -race -short -timeout 20m ./...
+	$(TEST) -race -short -timeout 20m ./...
 
 # Every fuzz target in turn, FUZZTIME each (a time, or runs: 5000x). A package that does
 # not build fails it. Up to Go 1.26 a busy machine's fuzzer may take the end of its time
