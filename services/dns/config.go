@@ -14,7 +14,7 @@ import (
 type Config struct {
 	Builtin    bool          `yaml:"builtin" doc:"serve the host's own zone and the reverse zones of its link; a zone file of the same name replaces one of them"`
 	TTL        time.Duration `yaml:"ttl" doc:"time to live of the built-in records, whole seconds, up to 24h"`
-	Zones      []ZoneFile    `yaml:"zones" doc:"more zones, from RFC 1035 master files; $INCLUDE reaches files in the same directory only"`
+	Zones      []ZoneFile    `yaml:"zones" doc:"more zones, from RFC 1035 master files; $INCLUDE reaches files in the same directory only, and records of $GENERATE live 3600 s unless its line says otherwise"`
 	Identity   bool          `yaml:"identity" doc:"say name and version to CH TXT hostname.bind, id.server, version.bind, version.server, and the name to NSID"`
 	Transfer   bool          `yaml:"transfer" doc:"give whole zones to any client that asks (AXFR over TCP, RFC 5936)"`
 	MaxUDPSize int           `yaml:"max-udp-size" doc:"bytes of the longest UDP reply, 512 to 4096; longer ones are truncated and the client asks again over TCP"`

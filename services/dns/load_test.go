@@ -263,6 +263,33 @@ func TestTransfer(t *testing.T) {
 	require.ErrorContains(t, err, "bad xfr rcode: 9")
 }
 
+// TestTransferKeepsCase: names arrive in the case they have here, whatever was said
+// before them and however the client writes the zone's name (RFC 5936, section 3.4).
+func TestTransferKeepsCase(t *testing.T) {
+	m := serving(t, parseZone(t, "example.", zoneHead+"www CNAME Web\nweb A 192.0.2.1\nWEB.b MX 10 web\n"))
+	m.r.opts.transfer = true
+	in, err := new(mdns.Msg).SetAxfr("eXaMpLe.").Pack()
+	require.NoError(t, err)
+	require.NotNil(t, m.r.respond(m.zs, in, true))
+	var got []string
+	require.NoError(t, m.r.transfer(m.r.xfr, in, func(b []byte) error {
+		reply := new(mdns.Msg)
+		require.NoError(t, reply.Unpack(b))
+		assert.Equal(t, "eXaMpLe.", reply.Question[0].Name)
+		for _, r := range reply.Answer {
+			got = append(got, strings.Join(strings.Fields(r.String()), " "))
+		}
+		return nil
+	}))
+	const soa = "example. 60 IN SOA ns.example. h.example. 1 2 3 4 5"
+	assert.Equal(t, []string{soa, "example. 60 IN NS ns.example.", "web.example. 60 IN A 192.0.2.1",
+		"www.example. 60 IN CNAME Web.example.", "WEB.b.example. 60 IN MX 10 web.example.", soa}, got)
+
+	in, err = new(mdns.Msg).SetQuestion("www.eXaMpLe.", mdns.TypeCNAME).Pack()
+	require.NoError(t, err)
+	assert.Len(t, m.raw(in, true), headerLen+17+12+6, "an answer is as short as before: Web and a pointer")
+}
+
 // TestTransferOfLongSets: a set longer than a message goes in several, and the names
 // of what did not fit the one are not pointed at in the other.
 func TestTransferOfLongSets(t *testing.T) {

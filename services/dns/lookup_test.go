@@ -123,7 +123,7 @@ func TestHelpIsTrue(t *testing.T) {
 	}
 	typ := m.ask("types.porthole.test.", mdns.TypeANY)
 	assert.Len(t, typ.Answer, 11)
-	assert.Len(t, m.ask("many.porthole.test.", mdns.TypeAAAA).Answer, 200)
+	assert.Len(t, m.ask("many.porthole.test.", mdns.TypeAAAA).Answer, 100)
 	assert.Len(t, m.ask("chain1.porthole.test.", mdns.TypeA).Answer, 9)
 }
 
@@ -250,6 +250,69 @@ big-ttl 4294967295 A 192.0.2.6
 		assert.Equal(t, mdns.RcodeSuccess, r.Rcode)
 		assert.Len(t, r.Answer, 2)
 	})
+}
+
+// TestAdditional: what goes with a set in the additional section, by its type.
+func TestAdditional(t *testing.T) {
+	m := serving(t, parseZone(t, "example.", `
+$TTL 60
+@       SOA ns h 1 2 3 4 5
+@       NS  ns.
+web     A    192.0.2.3
+web     HTTPS 1 . alpn=h2
+https   HTTPS 0 web
+other   HTTPS 1 web port=8443
+svcb    SVCB 0 web ; whose HTTPS record is none of its business
+off     HTTPS 0 .
+*.w     HTTPS 1 .
+*.w     A    192.0.2.4
+mx      MX   10 web
+mx      MX   20 a.b.w
+afsdb   AFSDB 1 web
+rt      RT   10 web
+kx      KX   10 web
+mb      MB   web
+srv     SRV  1 2 3 web
+srv     SRV  1 2 4 x.y.w
+srv     SRV  1 2 5 w
+srv     SRV  1 2 6 x.gone
+srv     SRV  1 2 7 x.cut
+gone    DNAME web
+cut     NS   ns.
+*.cut   A    192.0.2.5
+naptr   NAPTR 1 1 "A" "" "" web
+`))
+	const web, https = "ar web.example. 60 IN A 192.0.2.3", `60 IN HTTPS 1 . alpn="h2"`
+	for _, tt := range []struct{ q, want string }{
+		{"web.example HTTPS", lines("an web.example. "+https, web)},
+		{"https.example HTTPS", lines("an https.example. 60 IN HTTPS 0 web.example.", web, "ar web.example. "+https)},
+		{"other.example HTTPS", lines(`an other.example. 60 IN HTTPS 1 web.example. port="8443"`, web)},
+		{"svcb.example SVCB", lines("an svcb.example. 60 IN SVCB 0 web.example.", web)},
+		{"off.example HTTPS", "an off.example. 60 IN HTTPS 0 ."},
+		{"q.w.example HTTPS", "an q.w.example. 60 IN HTTPS 1 ."},
+		{"mx.example MX", lines("an mx.example. 60 IN MX 10 web.example.", "an mx.example. 60 IN MX 20 a.b.w.example.",
+			web, "ar a.b.w.example. 60 IN A 192.0.2.4")},
+		{"afsdb.example AFSDB", lines("an afsdb.example. 60 IN AFSDB 1 web.example.", web)},
+		{"rt.example RT", lines("an rt.example. 60 IN RT 10 web.example.", web)},
+		{"kx.example KX", lines("an kx.example. 60 IN KX 10 web.example.", web)},
+		{"mb.example MB", lines("an mb.example. 60 IN MB web.example.", web)},
+		{"srv.example SRV", lines("an srv.example. 60 IN SRV 1 2 3 web.example.", "an srv.example. 60 IN SRV 1 2 4 x.y.w.example.",
+			"an srv.example. 60 IN SRV 1 2 5 w.example.", "an srv.example. 60 IN SRV 1 2 6 x.gone.example.",
+			"an srv.example. 60 IN SRV 1 2 7 x.cut.example.", web, "ar x.y.w.example. 60 IN A 192.0.2.4")},
+		{"naptr.example NAPTR", `an naptr.example. 60 IN NAPTR 1 1 "A" "" "" web.example.`},
+	} {
+		assert.Equal(t, "NOERROR aa\n"+tt.want, askText(t, m, tt.q), tt.q)
+	}
+}
+
+// TestSignatureTTL: a signature keeps the TTL of what it signs (RFC 4034, section 3).
+func TestSignatureTTL(t *testing.T) {
+	m := serving(t, parseZone(t, "example.", zoneHead+
+		"a 300 RRSIG A 8 2 300 20300101000000 20200101000000 1 example. AAAA\n"+
+		"a 5 RRSIG NSEC 8 2 5 20300101000000 20200101000000 1 example. AAAA\n"))
+	assert.Equal(t, lines("NOERROR aa",
+		"an a.example. 300 IN RRSIG A 8 2 300 20300101000000 20200101000000 1 example. AAAA",
+		"an a.example. 5 IN RRSIG NSEC 8 2 5 20300101000000 20200101000000 1 example. AAAA"), askText(t, m, "a.example RRSIG"))
 }
 
 // TestRootZone: the root may be served too; its name has no label to point at.

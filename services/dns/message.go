@@ -30,6 +30,7 @@ type responder struct {
 	count [4]uint16
 	at    [maxPointers]uint16 // offsets of labels that later names may point at
 	nat   int
+	cased bool  // a transfer: names share only what is the same in its case, too
 	rdata int   // offset of the RDATA written last
 	xfr   *zone // of a transfer that the transport is to send
 
@@ -52,7 +53,7 @@ func (r *responder) begin(msg []byte) {
 	r.buf = append(r.buf[:0], msg[:headerLen]...)
 	r.buf = append(r.buf, msg[headerLen:r.q.end]...)
 	r.flags = flagQR | r.q.flags&(maskOpcode|flagRD|flagCD)
-	r.rcode, r.count, r.nat, r.xfr = 0, [4]uint16{}, 0, nil
+	r.rcode, r.count, r.nat, r.cased, r.xfr = 0, [4]uint16{}, 0, false, nil
 	if r.q.asked {
 		r.count[0] = 1
 	}
@@ -188,7 +189,8 @@ func (r *responder) putRDATA(s *rrset, wire []byte) {
 }
 
 // putName writes a name, pointing at the longest suffix of it that the reply holds
-// already (RFC 1035, section 4.1.4). Case is not told apart, as in any comparison.
+// already (RFC 1035, section 4.1.4). Case is not told apart, as in any comparison,
+// but in a transfer, which is to arrive as it left (RFC 5936, section 3.4).
 func (r *responder) putName(w []byte) {
 	i, to := 0, -1
 	for ; w[i] != 0; i += 1 + int(w[i]) {
@@ -240,7 +242,7 @@ func (r *responder) same(off int, w []byte) bool {
 		}
 		for end := i + int(c); i < end; {
 			i, off = i+1, off+1
-			if fold[r.buf[off]] != fold[w[i]] {
+			if a, b := r.buf[off], w[i]; a != b && (r.cased || fold[a] != fold[b]) {
 				return false
 			}
 		}

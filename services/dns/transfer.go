@@ -91,6 +91,7 @@ func (r *responder) next(msg []byte, emit func([]byte) error) error {
 func (r *responder) again(msg []byte) {
 	r.begin(msg)
 	r.flags |= flagAA
+	r.cased = true
 	for i := range r.name.labels {
 		r.remember(headerLen + int(r.name.off[i]))
 	}

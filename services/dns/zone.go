@@ -155,7 +155,7 @@ func (z *zone) node(owner string) *node {
 	z.depth = max(z.depth, countLabels(key))
 	if key != z.apex {
 		p := z.node(owner[1+int(owner[0]):])
-		if owner[:2] == "\x01*" {
+		if wildcard(owner) {
 			p.wild = n
 		}
 	}
@@ -188,7 +188,7 @@ func (z *zone) addRR(r mdns.RR, pack []byte) error {
 	if key := lower(owner); !strings.HasSuffix(key, z.apex) || !within(key, z.apex) {
 		return fmt.Errorf("is outside the zone %s", keyText(z.apex))
 	}
-	if strings.HasPrefix(owner, "\x01*") && (h.Rrtype == mdns.TypeNS || h.Rrtype == mdns.TypeDNAME) {
+	if wildcard(owner) && (h.Rrtype == mdns.TypeNS || h.Rrtype == mdns.TypeDNAME) {
 		return errors.New("has no meaning at a wildcard (RFC 4592, section 4)")
 	}
 	nd := z.node(owner)
@@ -203,7 +203,9 @@ func (z *zone) addRR(r mdns.RR, pack []byte) error {
 			return nil // RFC 2181, section 5: no duplicates in a set
 		}
 	}
-	if len(s.rrs) > 0 { // RFC 2181, section 5.2: one TTL, the smallest
+	// RFC 2181, section 5.2: one TTL, the smallest. Signatures have that of what they
+	// sign (RFC 4034, section 3).
+	if len(s.rrs) > 0 && s.typ != mdns.TypeRRSIG {
 		ttl := min(s.ttl(), h.Ttl)
 		s.rrs = append(s.rrs, rr{wire})
 		s.setTTL(ttl)
@@ -321,13 +323,14 @@ func (z *zone) link(n *node) error {
 	return nil
 }
 
-// additional finds the addresses in the zone that a set's records point at
-// (RFC 1035, section 3.3; RFC 2782; RFC 9460, section 4.1).
+// additional finds what goes with a set: the addresses that its records point at
+// (RFC 1035, section 3.3; RFC 1183; RFC 2230; RFC 2782; RFC 9460, section 4.1), and
+// where an SVCB record is an alias, the set it stands for.
 func (z *zone) additional(n *node, s *rrset) {
 	lead := 0
 	switch s.typ {
-	case mdns.TypeNS:
-	case mdns.TypeMX, mdns.TypeSVCB, mdns.TypeHTTPS:
+	case mdns.TypeNS, mdns.TypeMB:
+	case mdns.TypeMX, mdns.TypeAFSDB, mdns.TypeRT, mdns.TypeKX, mdns.TypeSVCB, mdns.TypeHTTPS:
 		lead = 2
 	case mdns.TypeSRV:
 		lead = 6
@@ -338,15 +341,27 @@ func (z *zone) additional(n *node, s *rrset) {
 	seen := map[string]bool{}
 	for _, r := range s.rrs {
 		rdata := r.wire[10+lead:]
-		key := lower(string(rdata[:nameLen(rdata)]))
-		t := z.nodes[key]
+		owner, types := rdata[:nameLen(rdata)], []uint16{mdns.TypeA, mdns.TypeAAAA}
+		if s.typ == mdns.TypeSVCB || s.typ == mdns.TypeHTTPS {
+			switch alias := r.wire[10] == 0 && r.wire[11] == 0; {
+			case alias:
+				types = append(types, s.typ)
+			case len(owner) == 1 && !wildcard(n.key): // "." is the owner itself (RFC 9460, section 2.5.2)
+				owner = n.owner
+			}
+		}
+		key := lower(string(owner))
+		t := z.target(key)
 		if t == nil || seen[key] || t.cut != nil && !referral {
 			continue
 		}
 		seen[key] = true
-		for _, typ := range []uint16{mdns.TypeA, mdns.TypeAAAA} {
-			if a := t.get(typ); a != nil {
-				s.extra = append(s.extra, extra{owner: t.owner, set: a, must: referral && within(key, n.key)})
+		if t.key == key {
+			owner = t.owner // in the file's own case
+		}
+		for _, typ := range types {
+			if a := t.get(typ); a != nil && a != s {
+				s.extra = append(s.extra, extra{owner: owner, set: a, must: referral && within(key, n.key)})
 			}
 		}
 	}
@@ -360,6 +375,22 @@ func (z *zone) additional(n *node, s *rrset) {
 		return 1
 	})
 }
+
+// target is the node that answers for a name of this zone, a wildcard if one covers
+// it, or nil.
+func (z *zone) target(key string) *node {
+	if n := z.nodes[key]; n != nil || !within(key, z.apex) {
+		return n
+	}
+	var nm name
+	nm.setKey(key)
+	if n, _ := z.find(&nm); n.cut == nil && n.dname == nil {
+		return n.wild
+	}
+	return nil
+}
+
+func wildcard(wire string) bool { return strings.HasPrefix(wire, "\x01*") }
 
 func (s *rrset) packWhole() {
 	if s.comp > 0 {
