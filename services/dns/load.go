@@ -38,8 +38,8 @@ func (f ZoneFile) load() (*zone, error) {
 	}
 
 	in := &capped{r: file, left: maxZoneBytes}
-	zp := mdns.NewZoneParser(in, mdns.Fqdn(f.Name), filepath.Base(f.File))
-	zp.SetIncludeFS(dir.FS())
+	zp := mdns.NewZoneParser(&joined{r: in}, mdns.Fqdn(f.Name), filepath.Base(f.File))
+	zp.SetIncludeFS(joinedFS{dir.FS()})
 	zp.SetIncludeAllowed(true)
 	z, err := readZone(zp, f.Name)
 	if err != nil {
@@ -48,8 +48,13 @@ func (f ZoneFile) load() (*zone, error) {
 	return z, nil
 }
 
+// noTTL marks records whose TTL the file leaves out before any $TTL. As a TTL it
+// would be none (RFC 2181, section 8), and nobody writes this one.
+const noTTL = 1<<31 + 0x6e6f6e65
+
 // readZone takes the records from a parser and builds the zone.
 func readZone(zp *mdns.ZoneParser, origin string) (*zone, error) {
+	zp.SetDefaultTTL(noTTL)
 	var rrs []mdns.RR
 	for r, ok := zp.Next(); ok; r, ok = zp.Next() {
 		if len(rrs) == maxZoneRecords {
@@ -60,7 +65,27 @@ func readZone(zp *mdns.ZoneParser, origin string) (*zone, error) {
 	if err := zp.Err(); err != nil {
 		return nil, err
 	}
+	setTTLs(rrs)
 	return newZone(origin, rrs)
+}
+
+// setTTLs gives records without a TTL the last one stated (RFC 1035, section 5.1), or
+// the SOA's MINIMUM, which was for that once.
+func setTTLs(rrs []mdns.RR) {
+	var last uint32
+	for _, r := range rrs {
+		if soa, ok := r.(*mdns.SOA); ok {
+			last = soa.Minttl
+			break
+		}
+	}
+	for _, r := range rrs {
+		if h := r.Header(); h.Ttl == noTTL {
+			h.Ttl = last
+		} else {
+			last = h.Ttl
+		}
+	}
 }
 
 var atLine = regexp.MustCompile(`^(?:(.*?): )?dns: (.*) at line: (\d+):(\d+)$`)

@@ -92,6 +92,39 @@ func TestZoneFile(t *testing.T) {
 	})
 }
 
+// TestZoneFileLayout: what a master file may leave out, and where its lines may end.
+func TestZoneFileLayout(t *testing.T) {
+	const soa = "an example. 60 IN SOA ns.example. h.example. 1 2 3 4 5"
+	for _, tt := range []struct{ name, text, q, want string }{
+		{"a number to a line", "$TTL 60\n@ SOA ns h (\n1\n2\n3\n4\n5\n)\n@ NS ns\n", "example SOA", soa},
+		{"comments behind them", "$TTL 60\n@ SOA ns h (\n1;(\n2 ;\"\n3\n4; )\n5;\n)\n@ NS ns\n", "example SOA", soa},
+		{"returns", "$TTL 60\r\n@ SOA ns h (\r\n1\r\n2\r\n3\r\n4\r\n5)\r\n@ NS ns\r\n", "example SOA", soa},
+		{"strings", zoneHead + "a TXT (b\nc\n\"d;(\ne\\\"\"\n\\(\n\\;)\na A 192.0.2.1\n", "a.example TXT",
+			`an a.example. 60 IN TXT "b" "c" "d;(\010e\"" "(" ";"`},
+		{"no TTL at all", "@ SOA ns h 1 2 3 4 5\n NS ns\na A 192.0.2.1\n", "a.example A", "an a.example. 5 IN A 192.0.2.1"},
+		{"no TTL but a class", "@ IN SOA ns h 1 2 3 4 5\n IN NS ns\na IN A 192.0.2.1\n", "a.example A", "an a.example. 5 IN A 192.0.2.1"},
+		{"the last one stated", "@ IN SOA ns h 1 2 3 4 5\n IN NS ns\nb 7 A 192.0.2.2\na IN A 192.0.2.1\n", "a.example A", "an a.example. 7 IN A 192.0.2.1"},
+		{"a directive", "@ 9 SOA ns h 1 2 3 4 5\n NS ns\n$TTL 8\nb 7 A 192.0.2.2\na IN A 192.0.2.1\n", "a.example A", "an a.example. 8 IN A 192.0.2.1"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			z, err := ZoneFile{"example", zoneFile(t, "z", tt.text)}.load()
+			require.NoError(t, err)
+			assert.Equal(t, lines("NOERROR aa", tt.want), askText(t, serving(t, z), tt.q))
+		})
+	}
+	t.Run("an included file", func(t *testing.T) {
+		path := zoneFile(t, "z", zoneHead+"$INCLUDE i\n")
+		require.NoError(t, os.WriteFile(filepath.Join(filepath.Dir(path), "i"), []byte("a MX (\n10\nb )\n"), 0o600))
+		z, err := ZoneFile{"example", path}.load()
+		require.NoError(t, err)
+		assert.Equal(t, lines("NOERROR aa", "an a.example. 60 IN MX 10 b.example."), askText(t, serving(t, z), "a.example MX"))
+	})
+	t.Run("columns", func(t *testing.T) {
+		_, err := ZoneFile{"example", zoneFile(t, "z", "@ SOA ns h (\n1 ; c\nx\n2 3 4 )\n")}.load()
+		require.ErrorContains(t, err, "/z:3:2: ")
+	})
+}
+
 func TestValidate(t *testing.T) {
 	for _, tt := range []struct {
 		name string
