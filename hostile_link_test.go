@@ -51,10 +51,18 @@ func TestHostileEthernet(t *testing.T) {
 		}
 		require.Empty(t, replies, x.name)
 	}
-	// A packet for the host's own address in a broadcast frame is taken, and a closed
-	// port's RST is owed for it; RFC 1122, 3.3.6 says SHOULD drop, and Linux does.
-	flags, _, _ := tcpReply(t, r.fated("closed", 1, func() { r.send(frame(all, evilHW, 0x0800, syn)) }))
-	require.Equal(t, packet.RST|packet.ACK, flags)
+	// A packet for the host's own address in a frame for everybody is nobody's
+	// (RFC 1122, 3.3.6), and causes neither RST nor ICMP error; so it is in IPv6.
+	for _, p := range [][]byte{
+		syn, seg(ap(evil4, 1000), ap(host4, 80), packet.SYN, 1, 0), udp(ap(evil4, 1000), ap(host4, 81), 'x'), icmp4(evil4, host4, 8, 0, 0, nil),
+		seg(ap(evil6, 1000), ap(host6, 81), packet.SYN, 1, 0), udp(ap(evil6, 1000), ap(host6, 81), 'x'),
+	} {
+		kind := uint16(0x0800)
+		if p[0]>>4 == 6 {
+			kind = 0x86dd
+		}
+		require.Empty(t, r.fated("not-for-us", 2, func() { r.send(frame(all, evilHW, kind, p)); r.send(frame(group, evilHW, kind, p)) }))
+	}
 
 	// Neighbour discovery counts only from the link: hop limit 255 (RFC 4861, 6.1).
 	ns := neighbour(135, evil6, host6.AsSlice(), 1, evilHW)

@@ -39,7 +39,7 @@ var fates = [numFates]struct{ name, linux, doc string }{
 	Malformed:       {"malformed", "IpInHdrErrors, SKB_DROP_REASON_{IP_INHDR,TCP_FLAGS}", "A header contradicts itself or the frame's length."},
 	BadChecksum:     {"bad-checksum", "InCsumErrors, SKB_DROP_REASON_{IP,TCP,UDP,ICMP}_CSUM", "A checksum that the device did not vouch for is wrong."},
 	UnknownProto:    {"unknown-protocol", "SKB_DROP_REASON_UNHANDLED_PROTO", "An Ethernet frame that carries neither IPv4, IPv6 nor ARP."},
-	NotForUs:        {"not-for-us", "IpInAddrErrors, SKB_DROP_REASON_OTHERHOST", "The destination is no address or group of the host."},
+	NotForUs:        {"not-for-us", "IpInAddrErrors, SKB_DROP_REASON_OTHERHOST", "The destination is no address or group of the host, or an address in a frame for everybody."},
 	Martian:         {"martian", "IPReversePathFilter, SKB_DROP_REASON_IP_INVALID_SOURCE", "The source is the host's own, broadcast, multicast, loopback or unspecified."},
 	NoBuffer:        {"no-buffer", "UdpMemErrors, TCPMemoryPressures", "The host's packet memory is used up; ports that hold little keep a reserve."},
 	QueueFull:       {"queue-full", "UdpRcvbufErrors, SKB_DROP_REASON_SOCKET_RCVBUFF", "The port's queue was at its limit of packets or bytes."},

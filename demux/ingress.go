@@ -178,7 +178,7 @@ func (in *Ingress) classify(r ref, a *Addrs, now int64) (Port, Fate) {
 			return in.t.lineFor(i), NoFate
 		}
 	}
-	return in.t.lineOf(i, head, nil, &s.off, in.kind, a)
+	return in.t.lineOf(i, head, nil, &s.off, in.kind, a, false)
 }
 
 // charge is what a packet costs its queue.
@@ -211,6 +211,7 @@ func (in *Ingress) classifyRest(r ref, head []byte, a *Addrs) (Port, Fate) {
 		tail = in.t.pool.tail(r.h).Bytes
 	}
 	version := uint8(0) // by the link header
+	toAll := in.ethernet && len(head) > 0 && head[0]&1 != 0
 	if in.ethernet {
 		var line Port
 		var fate Fate
@@ -231,7 +232,7 @@ func (in *Ingress) classifyRest(r ref, head []byte, a *Addrs) (Port, Fate) {
 		in.t.pool.dropTail(r) // nothing but padding: nobody pays for it
 		tail = nil
 	}
-	return in.t.lineOf(i, head, tail, &s.off, in.kind, a)
+	return in.t.lineOf(i, head, tail, &s.off, in.kind, a, toAll)
 }
 
 // link judges an Ethernet header. ARP goes to the link lane; IP is told by a

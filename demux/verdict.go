@@ -205,11 +205,15 @@ func passesBy(opts []byte) bool {
 	return false
 }
 
-// lineOf finds where a packet that parsed belongs: a line, or a fate at once.
-func (t *Table) lineOf(i *packet.Info, ip, tail []byte, off *Offload, kind Kind, a *Addrs) (Port, Fate) {
+// lineOf finds where a packet that parsed belongs: a line, or a fate at once. toAll
+// says that its frame was for everybody, or a group.
+func (t *Table) lineOf(i *packet.Info, ip, tail []byte, off *Offload, kind Kind, a *Addrs, toAll bool) (Port, Fate) {
 	f, group := a.judge(i, ip, kind == SelfTest)
 	if f != NoFate {
 		return LaneHost, f
+	}
+	if toAll && !group { // RFC 1122, 3.3.6; nor may it cause an ICMP error (3.2.2; RFC 4443, 2.4)
+		return LaneHost, NotForUs
 	}
 	if i.Version == 4 {
 		if !headerOK(ip) {

@@ -270,6 +270,7 @@ func TestVerdictEthernet(t *testing.T) {
 		return append(binary.BigEndian.AppendUint16(b, typ), payload...)
 	}
 	u4, u6, arp := udp4(4000, 53), udp6(4000, 53), make([]byte, 28)
+	toAll := udp(netip.AddrPortFrom(peerAddr, 4000), netip.MustParseAddrPort("255.255.255.255:53"))
 	for _, c := range []struct {
 		name string
 		b    []byte
@@ -278,8 +279,9 @@ func TestVerdictEthernet(t *testing.T) {
 	}{
 		{"IPv4", eth(hw, other, 0x0800, u4...), "53/udp", 14},
 		{"IPv6", eth(hw, other, 0x86dd, u6...), "53/udp", 14},
-		{"broadcast", eth(all, other, 0x0800, u4...), "53/udp", 14},
-		{"group", eth([]byte{0x33, 0x33, 0, 0, 0, 1}, other, 0x86dd, u6...), "53/udp", 14},
+		{"broadcast", eth(all, other, 0x0800, toAll...), "53/udp", 14},
+		{"our address in a broadcast", eth(all, other, 0x0800, u4...), "not-for-us", 14},
+		{"our address in a group's frame", eth([]byte{0x33, 0x33, 0, 0, 0, 1}, other, 0x86dd, u6...), "not-for-us", 14},
 		{"ARP", eth(all, other, 0x0806, arp...), "link", 0},
 		{"another station", eth(other, []byte{2, 0, 0, 0, 0, 3}, 0x0800, u4...), "not-for-us", 0},
 		{"from ourselves", eth(hw, hw, 0x0800, u4...), "martian", 0},
