@@ -24,7 +24,9 @@ func (s *Stack) read(queue int) error {
 		frames[i].Head = in.Room(i)
 	}
 	inject := s.inject // one method value for all
-	rest := buffer.NewViewSize(tun.TailSize)
+	var rests rests
+	defer rests.close()
+	rest := rests.next()
 	for {
 		n, err := s.dev.Read(queue, frames, rest.AsSlice())
 		if err != nil {
@@ -34,9 +36,8 @@ func (s *Stack) read(queue int) error {
 			f := &frames[i]
 			off := (*demux.Offload)(&f.Offload)
 			if k := len(f.Tail); k >= tailKeep {
-				rest.CapLength(k)
-				in.PutTail(i, len(f.Head), demux.Tail{Bytes: f.Tail, Owner: rest}, off)
-				rest = buffer.NewViewSize(tun.TailSize)
+				in.PutTail(i, len(f.Head), demux.Tail{Bytes: f.Tail, Owner: rests.give(rest, k)}, off)
+				rest = rests.next()
 			} else if k > 0 {
 				v := buffer.NewViewWithData(f.Tail)
 				in.PutTail(i, len(f.Head), demux.Tail{Bytes: v.AsSlice(), Owner: v}, off)
