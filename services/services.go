@@ -115,6 +115,13 @@ type Rester interface {
 	WhenReadable(f func())
 }
 
+// A Discarder is a connection that can read without copying. The host's TCP connections
+// are Discarders; the kernel's are not.
+type Discarder interface {
+	// Discard waits as Read does, takes all that has come, and says how many bytes.
+	Discard() (int, error)
+}
+
 // Host is what every service may know of the host.
 type Host struct {
 	Name    string       // the host's name, a DNS label

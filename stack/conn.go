@@ -29,9 +29,10 @@ type Conn struct {
 	writable     chan struct{}
 	rdead, wdead deadline
 	closed       chan struct{}
-	arrived      int64        // in the accept queue, by the flows' clock
-	hasRead      bool         // guarded by rmu
-	out          bytes.Reader // what Write has in its hands; guarded by wmu
+	arrived      int64             // in the accept queue, by the flows' clock
+	hasRead      bool              // guarded by rmu
+	in           tcpip.SliceWriter // what Read fills; guarded by rmu
+	out          bytes.Reader      // what Write has in its hands; guarded by wmu
 	closeOnce    sync.Once
 	port         uint16
 	resting      atomic.Pointer[func()] // of WhenReadable
@@ -104,6 +105,25 @@ func poke(ch chan struct{}) {
 func (c *Conn) Read(b []byte) (int, error) {
 	c.rmu.Lock()
 	defer c.rmu.Unlock()
+	if len(b) == 0 {
+		return c.readLocked(nil)
+	}
+	c.in = b
+	n, err := c.readLocked(&c.in)
+	c.in = nil
+	return n, err
+}
+
+// Discard implements services.Discarder.
+func (c *Conn) Discard() (int, error) {
+	c.rmu.Lock()
+	defer c.rmu.Unlock()
+	return c.readLocked(io.Discard)
+}
+
+// readLocked waits for data and writes what has come to w, as much as it takes; nil takes
+// nothing, and does not wait. Netstack holds the connection meanwhile, so w must not wait.
+func (c *Conn) readLocked(w io.Writer) (int, error) {
 	for {
 		if isClosed(c.closed) {
 			return 0, c.err("read", net.ErrClosed)
@@ -111,11 +131,10 @@ func (c *Conn) Read(b []byte) (int, error) {
 		if c.rdead.passed() {
 			return 0, c.err("read", errTimeout)
 		}
-		if len(b) == 0 {
+		if w == nil {
 			return 0, nil
 		}
-		w := tcpip.SliceWriter(b)
-		res, err := c.ep.Read(&w, tcpip.ReadOptions{})
+		res, err := c.ep.Read(w, tcpip.ReadOptions{})
 		switch err.(type) {
 		case nil:
 			c.ep.ModerateRecvBuf(res.Count)

@@ -22,12 +22,17 @@ var Discard = services.Service{
 }
 
 func discardStream(c net.Conn, timeout time.Duration) (total int64, err error) {
-	b := streamBufs.Get().(*[streamBuf]byte)
-	defer streamBufs.Put(b)
-	buf := b[:]
+	var read func() (int, error)
+	if d, ok := c.(services.Discarder); ok {
+		read = d.Discard
+	} else {
+		b := streamBufs.Get().(*[streamBuf]byte)
+		defer streamBufs.Put(b)
+		read = func() (int, error) { return c.Read(b[:]) }
+	}
 	for {
 		c.SetReadDeadline(time.Now().Add(timeout)) // a deadline is compared with the wall clock
-		n, err := c.Read(buf)
+		n, err := read()
 		total += int64(n)
 		if err == io.EOF {
 			return total, nil
