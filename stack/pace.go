@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"porthole/demux"
 )
 
 // Delay is how long a service works before it takes its next connection or
@@ -137,6 +139,13 @@ func (p *pace) wait(closed <-chan struct{}, dead *deadline) {
 // has the port. When it has returned, a service on hold takes nothing more, a read or
 // accept that waited already included.
 func (s *Stack) SetPace(tcp bool, port uint16, d Delay, hold bool) bool {
+	p := demux.UDPPort(port)
+	if tcp {
+		p = demux.TCPPort(port)
+	}
+	if _, was, ok := s.Pace(tcp, port); ok && was != hold {
+		s.flows.Held(s.now(), p, hold) // before anything is taken that was held back
+	}
 	if tcp {
 		ln := s.listeners[port].Load()
 		if ln != nil {

@@ -58,7 +58,7 @@ func (w *teller) rate() string {
 		to = began + int64(w.f.Accepted)
 		from = to - int64(w.f.Waited)
 	}
-	rec := w.t.recorders.record(w.f.demuxPort())
+	rec := w.record(w.f.demuxPort())
 	n, rate := acceptRate(rec.events, from, to)
 	if n == 0 || rate == 0 || rec.missed > 0 && rec.events[0].at > from {
 		return ""
@@ -135,13 +135,13 @@ func (w *teller) udp() {
 	switch {
 	case r != nil && r.Fate == demux.QueueFull:
 		w.say(PortQueue, "%d of %d datagrams refused, the queue of %s%s", f.Dropped, f.In.Datagrams, f.Port(), full(r))
-		w.queueSizes(w.t.recorders.record(f.demuxPort()).episode(int64(f.Began.Sub(w.t.start) + r.At)))
+		w.queueSizes(w.record(f.demuxPort()).episode(int64(f.Began.Sub(w.t.start) + r.At)))
 	case r != nil && r.Fate == demux.HeadDropped:
 		w.say(PortQueue, "%d of %d datagrams dropped, the oldest of the queue of %s,%s", f.Dropped, f.In.Datagrams, f.Port(), full(r))
-		w.queueSizes(w.t.recorders.record(f.demuxPort()).episode(int64(f.Began.Sub(w.t.start) + r.At)))
+		w.queueSizes(w.record(f.demuxPort()).episode(int64(f.Began.Sub(w.t.start) + r.At)))
 	case r != nil && r.Fate == demux.CoDelDropped:
 		w.say(Standing, "%d of %d datagrams dropped by CoDel as they were taken from the queue of %s", f.Dropped, f.In.Datagrams, f.Port())
-		w.standing(w.t.recorders.record(f.demuxPort()).episode(int64(f.Began.Sub(w.t.start) + r.At)))
+		w.standing(w.record(f.demuxPort()).episode(int64(f.Began.Sub(w.t.start) + r.At)))
 	case f.Dropped > 0:
 		w.say(Dropped, "%d of %d datagrams dropped, %v", f.Dropped, f.In.Datagrams, f.LastDrop)
 	}

@@ -33,6 +33,18 @@ func TestScripts(t *testing.T) {
 			   +1.006300  >  ACK seq 1 ack 1 win 65535
 			   +1.006300  *  in accept queue 1/1
 			   +2.906300  *  accepted after 1.9 s`},
+		{"a queue of none lets one wait", Options{}, `
+			> 40318 SYN 0 accept-queue-full 1/0
+			flows
+			why f1`, `
+			f1 refused 12:00:21.840 80/tcp 10.77.0.2:40318 SYN refused accept-queue-full 1/0
+			accept-queue-full: not connected: SYN 1 refused, accept queue 1/0 full. Played again, the recorded arrivals fit accept-queue=0, which is no more than it was: the limit or the service had changed meanwhile, so no size can be given.`},
+		{"a queue that was full by its bytes", Options{}, `
+			> 40318 SYN 0 queue-full 2/64
+			flows
+			why f1`, `
+			f1 refused 12:00:21.840 80/tcp 10.77.0.2:40318 SYN refused queue-full by its bytes
+			queue-full: not connected: SYN 1 refused, the port's queue full by its bytes.`},
 		{"a whole exchange, data in one rung", Options{}, `
 			> 5000 SYN 0
 			< 5000 SYN+ACK 0 1

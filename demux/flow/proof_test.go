@@ -29,6 +29,8 @@ type world struct {
 	service time.Duration // between two accepts
 	after   time.Duration // before each accept: the service looks, waits so long, and takes
 	busy    bool
+	held    bool          // accept=never
+	until   time.Duration // what comes later does not happen; 0: all does
 	refused int
 	done    int
 }
@@ -47,11 +49,16 @@ func (w *world) later(after time.Duration, do func()) {
 func (w *world) run(clients []newcomer) {
 	w.door = demux.NewDoor(w.conf, func(demux.FlowKey, demux.Segment) bool { return false })
 	for i, c := range clients {
-		w.later(c.at, (&peer{w: w, newcomer: c, wire: &wire{w.TB, w.flows, 0,
-			Key{packet.TCP, netip.AddrPortFrom(hostAddr, 80), netip.AddrPortFrom(peerAddr, uint16(1024+i))},
+		w.later(c.at-time.Duration(w.now), (&peer{w: w, newcomer: c, wire: &wire{w.TB, w.flows, 0,
+			Key{packet.TCP, netip.AddrPortFrom(hostAddr, 80), netip.AddrPortFrom(peerAddr, uint16(1024+i)+c.port)},
 			uint32(i * 77777), uint32(i * 33333)}}).syn)
 	}
 	w.idle()
+	w.loop()
+	w.door.Close()
+}
+
+func (w *world) loop() {
 	for len(w.todo) > 0 {
 		first := 0
 		for i, j := range w.todo {
@@ -60,12 +67,15 @@ func (w *world) run(clients []newcomer) {
 			}
 		}
 		j := w.todo[first]
+		if w.until > 0 && j.at > int64(w.until) {
+			w.now = int64(w.until)
+			break
+		}
 		w.todo = append(w.todo[:first], w.todo[first+1:]...)
 		w.now = j.at
 		w.door.Due(w.now, 0, nil, nil)
 		j.do()
 	}
-	w.door.Close()
 }
 
 // newcomer is a client: when it comes, and how far away it is.
@@ -73,6 +83,7 @@ type newcomer struct {
 	at     time.Duration
 	rtt    time.Duration
 	forged bool // never answers
+	port   uint16
 }
 
 type peer struct {
@@ -93,9 +104,9 @@ func (p *peer) judge(flags uint8, seq, ack uint32) demux.Verdict {
 	case demux.Repeat:
 		d.Fate = demux.SynRepeated
 	case demux.Refuse:
-		d = Decision{Fate: demux.AcceptQueueFull, Depth: uint32(st.Waiting + st.Reserved), Limit: uint32(st.Backlog + 1)}
+		d = Decision{Fate: demux.AcceptQueueFull, Depth: uint32(st.Waiting + st.Reserved), Limit: uint32(st.Backlog)}
 	case demux.RefuseSyn:
-		d = Decision{Fate: demux.SynQueueFull, Depth: uint32(st.HalfOpen), Limit: uint32(st.SynQueue + 1)}
+		d = Decision{Fate: demux.SynQueueFull, Depth: uint32(st.HalfOpen), Limit: uint32(st.SynQueue)}
 	}
 	if d.Fate.Dropped() {
 		p.w.refused++
@@ -149,7 +160,7 @@ func (p *peer) ack() {
 	p.in = true
 	if p.w.door.Arrive(p.w.now, demux.FlowKey{Remote: p.wire.k.Remote, Local: hostAddr}, [2]any{p, p.w.now}) {
 		if p.w.flows != nil {
-			p.w.flows.Established(p.w.now, p.wire.k, uint32(p.w.door.Stats().Waiting), uint32(p.w.conf.Backlog+1))
+			p.w.flows.Established(p.w.now, p.wire.k, uint32(p.w.door.Stats().Waiting), uint32(p.w.conf.Backlog))
 		}
 		p.w.later(0, p.w.serve)
 	}
@@ -163,7 +174,7 @@ func (w *world) idle() {
 
 // serve is the service: it takes one, is busy, and takes the next.
 func (w *world) serve() {
-	if w.busy || w.door.Stats().Waiting == 0 {
+	if w.busy || w.held || w.door.Stats().Waiting == 0 {
 		return
 	}
 	w.busy = true
@@ -203,7 +214,11 @@ func TestWhyProof(t *testing.T) {
 		conf := demux.DoorConfig{Cookies: demux.CookiesNever,
 			Backlog:  rapid.SampledFrom([]int{0, 1, 4, 1000}).Draw(r, "accept-queue"),
 			SynQueue: rapid.SampledFrom([]int{0, 1, 4, 1000}).Draw(r, "syn-queue")}
-		prove(r, conf, clients, service, after, rapid.Bool().Draw(r, "told"))
+		told, asked := rapid.Bool().Draw(r, "told"), time.Duration(0)
+		if told {
+			asked = time.Duration(rapid.Int64Range(0, int64(2*span)).Draw(r, "asked"))
+		}
+		prove(r, conf, clients, service, after, told, asked)
 	})
 }
 
@@ -212,9 +227,9 @@ type failer interface {
 	Logf(format string, args ...any)
 }
 
-func prove(r failer, conf demux.DoorConfig, clients []newcomer, service, after time.Duration, told bool) (said []Why) {
+func prove(r failer, conf demux.DoorConfig, clients []newcomer, service, after time.Duration, told bool, asked time.Duration) (said []Why) {
 	play := func(c demux.DoorConfig, flows *Table) *world {
-		w := &world{TB: nopTB{}, conf: c, flows: flows, service: service, after: after, told: told}
+		w := &world{TB: nopTB{}, conf: c, flows: flows, service: service, after: after, told: told, until: asked}
 		w.run(clients)
 		return w
 	}
@@ -292,13 +307,13 @@ func TestWhySaysIt(t *testing.T) {
 	for i := range 9 {
 		clients = append(clients, newcomer{at: time.Duration(i) * time.Millisecond, rtt: 300 * time.Microsecond})
 	}
-	said := prove(t, demux.DoorConfig{Backlog: 4, SynQueue: 128, Cookies: demux.CookiesNever}, clients, 667*time.Millisecond, 0, false)
+	said := prove(t, demux.DoorConfig{Backlog: 4, SynQueue: 128, Cookies: demux.CookiesNever}, clients, 667*time.Millisecond, 0, false, 0)
 	var got []string
 	for _, y := range said {
 		got = append(got, y.Text)
 	}
 	require.Equal(t, []string{
-		"connect took 1 s: SYN 1 refused, accept queue 5/5 full for 662 ms because the service accepted 1.5/s; SYN 2 admitted. accept-queue=7 would have been enough. It waited 3 s in the accept queue for the service, which accepted 1.5/s.",
+		"connect took 1 s: SYN 1 refused, accept queue 5/4 full for 662 ms because the service accepted 1.5/s; SYN 2 admitted. accept-queue=7 would have been enough. It waited 3 s in the accept queue for the service, which accepted 1.5/s.",
 	}, got[:1])
 	for _, s := range got {
 		t.Log(s)
@@ -315,5 +330,54 @@ func TestWhyTwoWaves(t *testing.T) {
 		}
 		clients = append(clients, newcomer{at: at, rtt: time.Millisecond})
 	}
-	require.NotEmpty(t, prove(t, demux.DoorConfig{Backlog: 1, SynQueue: 99, Cookies: demux.CookiesNever}, clients, 400*time.Millisecond, 0, true))
+	require.NotEmpty(t, prove(t, demux.DoorConfig{Backlog: 1, SynQueue: 99, Cookies: demux.CookiesNever}, clients, 400*time.Millisecond, 0, true, 0))
+}
+
+// TestWhyAsked: while the service is still at its first connection, what it will do is
+// not taken from what it did before.
+func TestWhyAsked(t *testing.T) {
+	var clients []newcomer
+	for _, at := range []time.Duration{0, 5, 20, 60, 80, 100} {
+		clients = append(clients, newcomer{at: at * time.Millisecond, rtt: 40 * time.Millisecond})
+	}
+	conf := demux.DoorConfig{Backlog: 1, SynQueue: 99, Cookies: demux.CookiesNever}
+	said := prove(t, conf, clients, time.Second, 0, true, 500*time.Millisecond)
+	require.Equal(t, 4, said[0].Sizes[0].Enough)
+}
+
+// TestWhyHeld: accept=never holds an idle service twice; between them the port is
+// closed and opened again, which resets who waits.
+func TestWhyHeld(t *testing.T) {
+	const port = 80
+	for _, closes := range []bool{false, true} {
+		flows := New(Options{Start: zero})
+		at := time.Duration(0)
+		hold := func(clients, backlog int) Why {
+			w := &world{TB: nopTB{}, conf: demux.DoorConfig{Backlog: backlog, SynQueue: 99, Cookies: demux.CookiesNever}, flows: flows, told: true}
+			flows.DoorLimits(port, backlog, 99)
+			var come []newcomer
+			for i := range clients + 1 {
+				come = append(come, newcomer{at: at + time.Duration(i)*10*time.Millisecond, port: uint16(at/time.Millisecond) + uint16(i)})
+			}
+			held := at + 5*time.Millisecond
+			w.now = int64(at)
+			w.later(held-at, func() { w.held = true; flows.Held(w.now, demux.TCPPort(port), true) })
+			w.until = at + 900*time.Millisecond
+			w.run(come)
+			why := flows.WhyPort(w.now, demux.TCPPort(port))
+			if closes {
+				flows.Released(w.now, demux.TCPPort(port))
+			}
+			w.until = at + 2500*time.Millisecond
+			w.later(0, func() { w.held = false; flows.Held(w.now, demux.TCPPort(port), false); w.serve() })
+			at = w.until
+			if !closes {
+				w.loop()
+			}
+			return why
+		}
+		require.Equal(t, 3, hold(4, 0).Sizes[0].Enough)
+		require.Equal(t, 4, hold(5, 1).Sizes[0].Enough)
+		require.Equal(t, 7, hold(8, 4).Sizes[0].Enough)
+	}
 }

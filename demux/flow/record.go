@@ -23,6 +23,7 @@ type recorder struct {
 	ring []event // grows by doubling up to most
 	most int
 	told bool   // its service says when it is idle
+	held bool   // accept=never held it back when the oldest of ring came
 	n    uint64 // events ever
 	last int64
 }
@@ -33,14 +34,17 @@ const idlePort = int64(10e9)
 type eventKind uint8
 
 const (
-	evSyn    eventKind = iota // fate of a SYN
-	evAck                     // fate of a final ACK
-	evAccept                  // the service took a connection, which had waited
-	evGone                    // a half-open connection was reset
-	evArrive                  // fate of a datagram
-	evRead                    // the service took one
-	evLost                    // the queue's policy dropped one that was queued
-	evIdle                    // the service looked for one, found none, and waits
+	evSyn      eventKind = iota // fate of a SYN
+	evAck                       // fate of a final ACK
+	evAccept                    // the service took a connection, which had waited
+	evGone                      // a half-open connection was reset
+	evArrive                    // fate of a datagram
+	evRead                      // the service took one
+	evLost                      // the queue's policy dropped one that was queued
+	evIdle                      // the service looked for one, found none, and waits
+	evHeld                      // accept=never keeps the service from its queue from now on
+	evFreed                     // or does so no longer
+	evReleased                  // its owner let the port go: nothing of the queues outlives that
 )
 
 type event struct {
@@ -109,7 +113,9 @@ func (rs *recorders) add(p demux.Port, e event) {
 	if n := len(r.ring); r.n >= uint64(n) && n < r.most {
 		r.ring = slices.Grow(r.ring, max(n, 64))[:min(max(2*n, 64), r.most)]
 	}
-	r.ring[r.n%uint64(len(r.ring))] = e
+	old := &r.ring[r.n%uint64(len(r.ring))]
+	r.held = old.holds(r.held) // it was the oldest, or is none
+	*old = e
 	r.told = r.told || e.kind == evIdle
 	r.n++
 	r.last = max(r.last, e.at)
@@ -143,7 +149,8 @@ func (rs *recorders) open(p demux.Port, now int64) *recorder {
 		}
 		rs.slot(r.port).Store(nil)
 		r.mu.Lock()
-		r.port, r.n, r.last, r.told = p, 0, now, false
+		r.port, r.n, r.last, r.told, r.held = p, 0, now, false, false
+		clear(r.ring)
 		r.mu.Unlock()
 	}
 	rs.slot(p).Store(r)
@@ -159,14 +166,27 @@ func (rs *recorders) slot(p demux.Port) *atomic.Pointer[recorder] {
 	return &page[p%pageSize]
 }
 
+// holds says whether a service is held back after an event, when it was before.
+func (e *event) holds(before bool) bool {
+	switch e.kind {
+	case evHeld:
+		return true
+	case evFreed, evReleased:
+		return false
+	}
+	return before
+}
+
 // record is a copy of what a recorder holds, oldest first.
 type record struct {
 	events []event
 	missed uint64 // events before these
 	told   bool   // the service says when it is idle
+	held   bool   // the service was held back when they begin
+	until  int64  // nothing else happened until then
 }
 
-func (rs *recorders) record(p demux.Port) (c record) {
+func (rs *recorders) record(p demux.Port, now int64) (c record) {
 	r := rs.find(p)
 	if r == nil {
 		return c
@@ -177,7 +197,7 @@ func (rs *recorders) record(p demux.Port) (c record) {
 		return c
 	}
 	have := min(r.n, uint64(len(r.ring)))
-	c = record{make([]event, 0, have), r.n - have, r.told}
+	c = record{make([]event, 0, have), r.n - have, r.told, r.held, now}
 	for i := r.n - have; i < r.n; i++ {
 		c.events = append(c.events, r.ring[i%uint64(len(r.ring))])
 	}
@@ -199,14 +219,31 @@ func (t *Table) DoorLimits(port uint16, acceptQueue, synQueue int) {
 	t.recorders.limits[port] = [2]int{acceptQueue, synQueue}
 }
 
-// Released tells that nobody listens on a TCP port any more.
-func (t *Table) Released(port uint16) {
-	if t == nil {
+// Released tells that its owner has let a port go.
+func (t *Table) Released(now int64, p demux.Port) {
+	if t == nil || p.IsLane() {
 		return
 	}
-	t.recorders.mu.Lock()
-	delete(t.recorders.limits, port)
-	t.recorders.mu.Unlock()
+	if p.IsTCP() {
+		t.recorders.mu.Lock()
+		delete(t.recorders.limits, p.Number())
+		t.recorders.mu.Unlock()
+	}
+	if t.recorders.find(p) != nil {
+		t.recorders.add(p, event{at: now, kind: evReleased})
+	}
+}
+
+// Held tells that accept=never keeps a port's service from its queue, or no longer does.
+func (t *Table) Held(now int64, p demux.Port, on bool) {
+	if t == nil || p.IsLane() {
+		return
+	}
+	e := event{at: now, kind: evFreed}
+	if on {
+		e.kind = evHeld
+	}
+	t.recorders.add(p, e)
 }
 
 func (rs *recorders) limitsOf(p demux.Port) (l [2]int, ok bool) {

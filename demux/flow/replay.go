@@ -3,6 +3,7 @@ package flow
 import (
 	"cmp"
 	"container/heap"
+	"math"
 	"net/netip"
 	"slices"
 	"time"
@@ -44,7 +45,8 @@ type story struct {
 }
 
 // quiet parts a record into episodes: no client tries again after so long (Linux
-// waits 32 s between its last two SYNs).
+// waits 32 s between its last two SYNs). So does the end of a listener or socket: who
+// waits is reset, and what is queued lost.
 const quiet = time.Minute
 
 // episode is the part of a record around a moment, between two quiet times.
@@ -52,26 +54,20 @@ func (rec record) episode(at int64) record {
 	evs := rec.events
 	from, to := 0, len(evs)
 	for i := 1; i < len(evs); i++ {
-		if evs[i].at-evs[i-1].at < int64(quiet) {
+		if evs[i].at-evs[i-1].at < int64(quiet) && evs[i-1].kind != evReleased {
 			continue
 		}
-		if evs[i].at <= at {
-			from = i
-		} else {
-			to = i
+		if evs[i].at > at {
+			to, rec.until = i, evs[i].at
 			break
 		}
+		for _, e := range evs[from:i] {
+			rec.held = e.holds(rec.held)
+		}
+		from = i
 	}
 	rec.events = evs[from:to]
 	return rec
-}
-
-// end is when the record ends.
-func (rec record) end() (at int64) {
-	for _, e := range rec.events {
-		at = max(at, e.at)
-	}
-	return at
 }
 
 // newStory reads a TCP port's record.
@@ -97,11 +93,15 @@ func newStory(rec record) *story {
 		return f
 	}
 	st := &story{}
-	gone := departures{told: rec.told, end: rec.end()}
+	gone := newDepartures(rec)
 	var anon []*seen // accepted, of flows that are not known any more
 	for _, e := range evs {
-		if e.kind == evIdle {
+		switch e.kind {
+		case evIdle:
 			gone.add(e)
+			continue
+		case evHeld, evFreed, evReleased:
+			gone.hold(e)
 			continue
 		}
 		f := get(e)
@@ -115,6 +115,9 @@ func newStory(rec record) *story {
 				f.rtt = e.at - f.admitted
 			}
 			f.completes = true
+			if !e.fate.Dropped() {
+				gone.came(e.at)
+			}
 		case evAccept:
 			gone.add(e)
 			if !f.completes { // its handshake was before the record
@@ -229,7 +232,9 @@ func (st *story) refuses(c demux.DoorConfig) bool {
 		if !st.service.never && !pending && d.Stats().Waiting > 0 {
 			pending = true
 			before, _ := st.service.at(accepts)
-			push(max(now, free)+before, doAccept, 0)
+			if at := st.service.holds.at(max(st.service.holds.free(now), free) + before); at < math.MaxInt64 {
+				push(at, doAccept, 0)
+			}
 		}
 	}
 	for i, c := range st.clients {
@@ -283,7 +288,7 @@ func (st *story) refuses(c demux.DoorConfig) bool {
 			pending = false
 			d.Accept()
 			_, after := st.service.at(accepts)
-			free = s.at + after
+			free = st.service.holds.free(s.at) + after
 			accepts++
 		}
 		settle(s.at)

@@ -4,19 +4,20 @@ import "porthole/demux"
 
 // datagrams is a UDP port's record, ready to be played.
 type datagrams struct {
-	at      []int64
-	charge  []uint32
-	began   int // of these, in the queue when the record begins
-	service service
-	refused int  // or dropped from the head, for want of room
-	codel   int  // dropped by CoDel, which no size prevents
-	packets bool // a refusal was for their number, or
-	bytes   bool // for their bytes
+	at          []int64
+	charge      []uint32
+	began       int // of these, in the queue when the record begins
+	service     service
+	refused     int  // or dropped from the head, for want of room
+	headDropped int  // of these
+	codel       int  // dropped by CoDel, which no size prevents
+	packets     bool // a refusal was for their number, or
+	bytes       bool // for their bytes
 }
 
 func newDatagrams(rec record) *datagrams {
 	d := &datagrams{}
-	gone := departures{told: rec.told, end: rec.end()}
+	gone := newDepartures(rec)
 	known := false
 	for _, e := range rec.events {
 		switch e.kind {
@@ -39,9 +40,12 @@ func newDatagrams(rec record) *datagrams {
 				d.codel++
 			} else {
 				d.full(e)
+				d.headDropped++
 			}
 		case evRead, evIdle:
 			gone.add(e)
+		case evHeld, evFreed, evReleased:
+			gone.hold(e)
 		}
 	}
 	d.service = gone.service()
@@ -83,13 +87,13 @@ func (d *datagrams) refuses(packets, bytes int) bool {
 	take := func(until int64) {
 		for len(waits) > 0 && !d.service.never {
 			before, after := d.service.at(reads)
-			at := max(free, head) + before
+			at := d.service.holds.at(max(free, d.service.holds.free(head)) + before)
 			if at > until {
 				return
 			}
 			held -= int(waits[0])
 			waits = waits[1:]
-			free, head = at+after, at
+			free, head = d.service.holds.free(at)+after, at
 			reads++
 		}
 	}

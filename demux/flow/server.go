@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"math"
 	"slices"
 	"time"
 )
@@ -9,13 +10,44 @@ import (
 const wakeLatency = time.Millisecond
 
 // service is a server: the k-th thing is taken before[k] after it came and the server
-// was free, and then it is busy for after[k].
+// was free, and then it is busy for after[k]. All of these are times that it was not
+// held back.
 type service struct {
+	holds  holds
 	free   int64 // from when on it takes anything
 	before []int64
 	after  []int64
 	usual  [2]int64 // before and after, beyond those
 	never  bool     // nothing was ever taken
+}
+
+// holds are when accept=never held a service back, oldest first.
+type holds []struct{ from, to int64 }
+
+// free is how much of the time before t the service was not held back.
+func (h holds) free(t int64) int64 {
+	u := t
+	for _, x := range h {
+		if t > x.from {
+			u -= min(t, x.to) - x.from
+		}
+	}
+	return u
+}
+
+// at is when that much of the time has passed, and the service is free to take
+// something: never, while it is held back until the end.
+func (h holds) at(free int64) int64 {
+	for _, x := range h {
+		if free < x.from {
+			break
+		}
+		if x.to == math.MaxInt64 {
+			return x.to
+		}
+		free += x.to - x.from
+	}
+	return free
 }
 
 func (s *service) at(k int) (before, after int64) {
@@ -46,6 +78,27 @@ type departures struct {
 	woke  int64
 	told  bool
 	end   int64 // of the record
+	holds holds
+}
+
+func newDepartures(rec record) departures {
+	d := departures{told: rec.told, end: rec.until}
+	if rec.held && len(rec.events) > 0 {
+		d.hold(event{at: rec.events[0].at, kind: evHeld})
+	}
+	return d
+}
+
+// hold tells that the service is held back from now on, or no longer.
+func (d *departures) hold(e event) {
+	n := len(d.holds)
+	open := n > 0 && d.holds[n-1].to == math.MaxInt64
+	switch {
+	case e.kind == evHeld && !open:
+		d.holds = append(d.holds, struct{ from, to int64 }{e.at, math.MaxInt64})
+	case e.kind != evHeld && open:
+		d.holds[n-1].to = e.at
+	}
 }
 
 // came tells of something that was queued. What comes first wakes an idle service,
@@ -79,6 +132,20 @@ func (d *departures) add(e event) {
 // that came to an idle server among them; else the second, which needs the larger
 // queue.
 func (ds *departures) service() service {
+	for _, t := range []*int64{&ds.since, &ds.woke, &ds.end} {
+		*t = ds.holds.free(*t)
+	}
+	for i := range ds.all {
+		x := &ds.all[i]
+		x.came, x.taken, x.since = ds.holds.free(x.came), ds.holds.free(x.taken), ds.holds.free(x.since)
+	}
+	s := ds.unheld()
+	s.holds = ds.holds
+	return s
+}
+
+// unheld is what kind of server it is when nothing holds it back.
+func (ds *departures) unheld() service {
 	d := ds.all
 	if len(d) == 0 {
 		return service{never: true}

@@ -10,10 +10,10 @@ import (
 
 // full says how full the queue was, when it said.
 func full(r *Rung) string {
-	if r.Limit == 0 {
-		return " full"
+	if r.byBytes() {
+		return " full" + r.level()
 	}
-	return fmt.Sprintf(" %d/%d full", r.Depth, r.Limit)
+	return r.level() + " full"
 }
 
 // because says how long the accept queue was full from a refusal on until the flow got
@@ -25,7 +25,7 @@ func (w *teller) because(r *Rung) string {
 	if w.f.Handshake == 0 {
 		until = began + int64(w.f.tries().last.At)
 	}
-	evs := w.t.recorders.record(w.f.demuxPort()).episode(at).events
+	evs := w.record(w.f.demuxPort()).episode(at).events
 	from, long := fullFor(evs, w.f.ID, at, until)
 	if long <= 0 {
 		return ""
@@ -135,7 +135,7 @@ func (w *teller) enough(limits map[demux.Fate]*Rung) {
 	if s != nil {
 		was[1] = s.Limit
 	}
-	w.doorSizes(w.f.demuxPort(), w.t.recorders.record(w.f.demuxPort()).episode(int64(at)), a != nil, s != nil, was)
+	w.doorSizes(w.f.demuxPort(), w.record(w.f.demuxPort()).episode(int64(at)), a != nil, s != nil, was)
 }
 
 func (w *teller) doorSizes(p demux.Port, rec record, accept, syn bool, was [2]uint32) {
@@ -145,12 +145,18 @@ func (w *teller) doorSizes(p demux.Port, rec record, accept, syn bool, was [2]ui
 	}
 	st := newStory(rec)
 	now, known := w.t.recorders.limitsOf(p)
+	if !accept {
+		was[0] = uint32(now[0])
+	}
+	if !syn {
+		was[1] = uint32(now[1])
+	}
 	var found []Size
 	if n := st.acceptQueue(); accept || known && n > now[0] {
-		found = append(found, Size{"accept-queue", max(was[0], uint32(now[0])), n, st.refused[0], rec.missed > 0})
+		found = append(found, Size{"accept-queue", was[0], n, st.refused[0], rec.missed > 0})
 	}
 	if n := st.synQueue(); syn || known && n > now[1] {
-		found = append(found, Size{"syn-queue", max(was[1], uint32(now[1])), n, st.refused[1], rec.missed > 0})
+		found = append(found, Size{"syn-queue", was[1], n, st.refused[1], rec.missed > 0})
 	}
 	w.sizesFound(found, rec.missed)
 }
@@ -158,7 +164,7 @@ func (w *teller) doorSizes(p demux.Port, rec record, accept, syn bool, was [2]ui
 func (w *teller) sizesFound(found []Size, missed uint64) {
 	var ok []string
 	for _, s := range found {
-		if s.Enough < int(s.Was) && s.Clients > 0 {
+		if s.Enough <= int(s.Was) && s.Clients > 0 {
 			w.say(Unknown, "played again, the recorded arrivals fit %s=%d, which is no more than it was: the limit or the service had changed meanwhile, so no size can be given", s.Limit, s.Enough)
 			continue
 		}
@@ -231,8 +237,8 @@ func (t *Table) WhyPort(now int64, p demux.Port) Why {
 	if t == nil {
 		return Why{Port: p.String(), Cause: Unknown, Text: "flows are switched off."}
 	}
-	w := &teller{t: t}
-	rec := t.recorders.record(p)
+	w := &teller{t: t, at: now}
+	rec := w.record(p)
 	evs := rec.events
 	last := -1
 	for i, e := range evs {
@@ -252,19 +258,25 @@ func (t *Table) WhyPort(now int64, p demux.Port) Why {
 	e := evs[last]
 	rec = rec.episode(e.at)
 	ago := fmt.Sprintf("the last %s ago", secs(time.Duration(now-e.at)))
-	q := fmt.Sprintf(" %d/%d", e.depth, e.limit)
+	q := fmt.Sprintf(" %d/%d full", e.depth, e.limit)
 	if p.IsUDP() {
 		d := newDatagrams(rec)
 		came := len(d.at) - d.began
-		switch e.fate {
-		case demux.CoDelDropped:
+		if e.fate == demux.QueueFull && e.depth < e.limit {
+			q = fmt.Sprintf(" full by its bytes, %d/%d", e.bytes, e.most)
+		}
+		tail := d.refused - d.headDropped
+		switch {
+		case e.fate == demux.CoDelDropped:
 			w.say(Standing, "%v: %d of %d datagrams dropped by CoDel, %s in its queue, %s", p, d.codel, came, short(time.Duration(e.waited)), ago)
 			w.standing(rec)
 			return w.why(nil, p.String())
-		case demux.HeadDropped:
-			w.say(PortQueue, "%v: %d of %d datagrams dropped from the head of the queue,%s full, %s", p, d.refused, came, q, ago)
+		case tail == 0:
+			w.say(PortQueue, "%v: %d of %d datagrams dropped from the head of the queue,%s, %s", p, d.headDropped, came, q, ago)
+		case d.headDropped == 0:
+			w.say(PortQueue, "%v: %d of %d datagrams refused, queue%s, %s", p, tail, came, q, ago)
 		default:
-			w.say(PortQueue, "%v: %d of %d datagrams refused, queue%s full, %s", p, d.refused, came, q, ago)
+			w.say(PortQueue, "%v: %d of %d datagrams refused and %d dropped from the head of the queue,%s, %s", p, tail, came, d.headDropped, q, ago)
 		}
 		w.queueSizes(rec)
 		return w.why(nil, p.String())
@@ -275,7 +287,7 @@ func (t *Table) WhyPort(now int64, p demux.Port) Why {
 		c, name = SynQueue, "SYN queue"
 	}
 	n := max(st.refused[0], st.refused[1])
-	w.say(c, "%v: %d of %d clients refused at least once, %s%s full, %s", p, n, len(st.clients), name, q, ago)
+	w.say(c, "%v: %d of %d clients refused at least once, %s%s, %s", p, n, len(st.clients), name, q, ago)
 	var was [2]uint32
 	for _, e := range rec.events {
 		switch e.fate {

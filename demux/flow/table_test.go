@@ -245,7 +245,8 @@ func TestOff(t *testing.T) {
 	tab.FirstRead(0, k)
 	tab.Idle(0, demux.TCPPort(80))
 	tab.DoorLimits(80, 1, 1)
-	tab.Released(80)
+	tab.Held(0, demux.TCPPort(80), true)
+	tab.Released(0, demux.TCPPort(80))
 	require.Empty(t, tab.Flows(0, Filter{}))
 	_, ok := tab.Get(0, 1)
 	require.False(t, ok)
@@ -377,17 +378,17 @@ func TestRecorders(t *testing.T) {
 	rs.add(p(2), event{at: 250})
 	rs.add(p(3), event{at: 251})
 	require.EqualValues(t, 1, rs.unrecorded.Load())
-	rec := rs.record(p(1))
+	rec := rs.record(p(1), 0)
 	evs, missed := rec.events, rec.missed
 	require.Len(t, evs, 100)
 	require.EqualValues(t, 150, missed)
 	require.EqualValues(t, 150, evs[0].at)
 	rs.add(p(3), event{at: 249 + idlePort})
-	evs = rs.record(p(3)).events
+	evs = rs.record(p(3), 0).events
 	require.Len(t, evs, 1)
-	evs = rs.record(p(1)).events
+	evs = rs.record(p(1), 0).events
 	require.Empty(t, evs, "the idlest made room")
-	evs = rs.record(p(2)).events
+	evs = rs.record(p(2), 0).events
 	require.Len(t, evs, 1)
 	rs.add(demux.LaneClosed, event{})
 	require.EqualValues(t, 2, rs.unrecorded.Load())

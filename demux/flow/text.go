@@ -171,13 +171,26 @@ func verdict(r *Rung) string {
 		return "repeated"
 	case r.Fate == demux.SynCookie:
 		return "answered by cookie"
-	case r.Fate.Dropped() && r.Limit > 0:
-		return fmt.Sprintf("refused %v %d/%d", r.Fate, r.Depth, r.Limit)
 	case r.Fate.Dropped():
-		return "refused " + r.Fate.String()
+		return "refused " + r.Fate.String() + r.level()
 	}
 	return ""
 }
+
+// level is how full the queue was that decided, and its limit; empty when none did.
+// Of a limit of 0 one may wait.
+func (r *Rung) level() string {
+	switch {
+	case r.byBytes():
+		return " by its bytes"
+	case r.Limit == 0 && r.Depth == 0:
+		return ""
+	}
+	return fmt.Sprintf(" %d/%d", r.Depth, r.Limit)
+}
+
+// byBytes: the queue had places left, but not the bytes.
+func (r *Rung) byBytes() bool { return r.Fate == demux.QueueFull && r.Depth < r.Limit }
 
 // answeredSyn is when the SYN that led to the handshake came.
 func (f *Flow) answeredSyn() (at time.Duration) {
@@ -199,7 +212,7 @@ func (f *Flow) udpParts() []string {
 		p := fmt.Sprintf("%d dropped %s", f.Dropped, f.LastDrop)
 		for i := len(f.Ladder) - 1; i >= 0; i-- {
 			if r := &f.Ladder[i]; r.Fate.String() == f.LastDrop && r.Limit > 0 {
-				p += fmt.Sprintf(" %d/%d", r.Depth, r.Limit)
+				p += r.level()
 				break
 			}
 		}
@@ -248,11 +261,7 @@ func (r *Rung) line(proto string) string {
 	at := fmt.Sprintf("%+12.6f", r.At.Seconds())
 	switch r.What {
 	case Admitted, Established:
-		s := at + "  *  " + map[What]string{Admitted: "admitted", Established: "in accept queue"}[r.What]
-		if r.Limit > 0 {
-			s += fmt.Sprintf(" %d/%d", r.Depth, r.Limit)
-		}
-		return s
+		return at + "  *  " + map[What]string{Admitted: "admitted", Established: "in accept queue"}[r.What] + r.level()
 	case Refused:
 		return at + "  *  " + verdict(&Rung{Fate: r.Fate, Depth: r.Depth, Limit: r.Limit})
 	case Accepted:
@@ -286,10 +295,7 @@ func (r *Rung) line(proto string) string {
 			ZeroWindow: "window closed", Opened: "window open again"}[r.What]
 	}
 	if r.Fate != demux.NoFate && r.Fate != demux.ToStack {
-		s += " " + r.Fate.String()
-		if r.Limit > 0 {
-			s += fmt.Sprintf(" %d/%d", r.Depth, r.Limit)
-		}
+		s += " " + r.Fate.String() + r.level()
 	}
 	if rules := r.Rules.String(); rules != "" {
 		s += " (" + rules + ")"

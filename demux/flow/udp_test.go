@@ -3,6 +3,7 @@ package flow
 import (
 	"net/netip"
 	"sort"
+	"strings"
 	"testing"
 	"time"
 
@@ -90,6 +91,9 @@ func playUDP(lim demux.Limits, d demux.Discipline, all []datagramAt, busy, befor
 		}
 	}
 	serve(time.Hour)
+	if flows != nil && told && idle >= 0 && len(came) == 0 {
+		flows.Idle(int64(idle), p)
+	}
 	return lost
 }
 
@@ -230,4 +234,28 @@ func TestWhyHeldService(t *testing.T) {
 				flows.WhyPort(now+int64(time.Second), port).Text)
 		})
 	}
+}
+
+// TestWhyBothEnds: a port that has lost datagrams at both ends of its queue says how many
+// at each, and a queue that was full by its bytes says of how many.
+func TestWhyBothEnds(t *testing.T) {
+	flows := New(Options{Start: zero})
+	k := Key{packet.UDP, netip.AddrPortFrom(hostAddr, 53), netip.AddrPortFrom(peerAddr, 1024)}
+	come := func(d Decision) {
+		w := wire{TB: t, t: flows, k: k}
+		w.tap(In, w.datagram(In, 448), d)
+	}
+	why := func() string {
+		text, _, _ := strings.Cut(flows.WhyPort(0, demux.UDPPort(53)).Text, ", the last")
+		return text
+	}
+	come(Decision{Limit: 64, LimitBytes: 1024})
+	come(Decision{Fate: demux.QueueFull, Depth: 1, Limit: 64, Bytes: 1024, LimitBytes: 1024})
+	come(Decision{Fate: demux.QueueFull, Depth: 1, Limit: 64, Bytes: 1024, LimitBytes: 1024})
+	require.Equal(t, "53/udp: 2 of 3 datagrams refused, queue full by its bytes, 1024/1024", why())
+	w := wire{TB: t, k: k}
+	b := w.datagram(In, 448)
+	i, _ := packet.Parse(b, len(b))
+	flows.Lost(0, b, &i, Decision{Fate: demux.HeadDropped, Depth: 1, Limit: 1, Bytes: 1024, LimitBytes: 9000}, 0)
+	require.Equal(t, "53/udp: 2 of 3 datagrams refused and 1 dropped from the head of the queue, 1/1 full", why())
 }

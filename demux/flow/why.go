@@ -67,7 +67,7 @@ func (t *Table) WhyFlow(now int64, id ID) (Why, bool) {
 	if !ok {
 		return Why{}, false
 	}
-	w := &teller{t: t, f: &f, now: time.Duration(now - int64(f.Began.Sub(t.start)))}
+	w := &teller{t: t, f: &f, at: now, now: time.Duration(now - int64(f.Began.Sub(t.start)))}
 	if f.Proto == "udp" {
 		w.udp()
 	} else {
@@ -100,6 +100,7 @@ func (t *Table) WhyLast(now int64) (Why, bool) {
 type teller struct {
 	t     *Table
 	f     *Flow
+	at    int64 // now, as the table counts
 	now   time.Duration
 	cause Cause
 	text  []string
@@ -116,6 +117,9 @@ func (w *teller) say(c Cause, format string, args ...any) {
 	}
 	w.text = append(w.text, s+".")
 }
+
+// record is what a port's recorder holds now.
+func (w *teller) record(p demux.Port) record { return w.t.recorders.record(p, w.at) }
 
 func (w *teller) why(f *Flow, port string) Why {
 	return Why{Flow: f, Port: port, Cause: w.cause, Text: strings.Join(w.text, " "), Sizes: w.sizes}
