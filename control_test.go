@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -128,6 +129,12 @@ func TestAcceptQueueRefuses(t *testing.T) {
 	_, err := tryDial(r, "tcp", 7, 300*time.Millisecond)
 	require.Error(t, err)
 	until(t, "its SYN to be refused", func() bool { return status(t, r.host, "7/tcp").Fates["accept-queue-full"] > 0 })
+	until(t, "the log to say that the accept queue has filled", func() bool {
+		events, _, _ := r.host.Events(0)
+		return slices.ContainsFunc(events, func(e porthole.Event) bool {
+			return e.String() == "queue-filled 7/tcp accept-queue-full (2 connections)"
+		})
+	})
 	s := status(t, r.host, "7/tcp")
 	require.Equal(t, 2, s.Accept)
 	require.Equal(t, 2, s.AcceptHigh)

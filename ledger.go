@@ -214,7 +214,12 @@ func (e Event) String() string {
 		}
 	}
 	if e.Count > 0 {
-		words += fmt.Sprintf(" (%d packets)", e.Count)
+		what := "packets"
+		switch e.Fate {
+		case demux.AcceptQueueFull.String(), demux.SynQueueFull.String(), demux.SynCookie.String():
+			what = "connections"
+		}
+		words += fmt.Sprintf(" (%d %s)", e.Count, what)
 	}
 	return words
 }

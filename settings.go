@@ -11,6 +11,7 @@ import (
 
 	"porthole/demux"
 	"porthole/impair"
+	"porthole/internal/spell"
 	"porthole/services"
 	"porthole/stack"
 )
@@ -236,6 +237,9 @@ func ParseSettings(text string) (Settings, error) {
 		i := slices.IndexFunc(settings, func(k setting) bool { return k.name == name })
 		switch {
 		case i < 0:
+			if near := spell.Nearest(name, SettingNames()); near != "" {
+				return Settings{}, fmt.Errorf("no setting %q; the nearest is %s", name, near)
+			}
 			return Settings{}, fmt.Errorf("no setting %q; there are %s", name, strings.Join(SettingNames(), ", "))
 		case !ok:
 			return Settings{}, fmt.Errorf("%s: no value; want %s=VALUE", name, name)

@@ -46,8 +46,24 @@ type Door struct {
 	closed   bool
 	some     sync.Cond // Accept may go on
 
+	filled [2]filled   // SYN queue, accept queue
+	news   atomic.Bool // one of these has filled
+
 	busy atomic.Bool // a segment without SYN must be looked at too
 }
+
+// filled is a queue that has refused: once, until it has been half empty again.
+type filled struct {
+	said  bool
+	fate  Fate // of the first that it refused; NoFate: the owner knows of it
+	count int  // connections in it then
+}
+
+// The queues of Door.filled.
+const (
+	synFilled = iota
+	acceptFilled
+)
 
 // arrival is a connection that waits to be accepted.
 type arrival struct {
@@ -185,10 +201,15 @@ func (d *Door) synLocked(now int64, k FlowKey, h *halfOpen, s Segment) Verdict {
 	cookie := full || d.conf.Cookies == CookiesAlways && !s.Reopens
 	switch {
 	case full && d.conf.Cookies == CookiesNever:
+		d.filledLocked(synFilled, SynQueueFull)
 		return RefuseSyn
 	case d.fullLocked():
+		d.filledLocked(acceptFilled, AcceptQueueFull)
 		return Refuse
 	case cookie:
+		if full {
+			d.filledLocked(synFilled, SynCookie)
+		}
 		d.cookies = now + int64(CookieFor)
 		d.busy.Store(true)
 		return SendCookie
@@ -212,6 +233,7 @@ func (d *Door) ackLocked(now int64, h *halfOpen, s Segment) Verdict {
 		d.doubtLocked(h, now)
 		return Pass
 	case d.fullLocked():
+		d.filledLocked(acceptFilled, AcceptQueueFull)
 		if d.conf.AbortOnOverflow {
 			return Reset
 		}
@@ -230,6 +252,7 @@ func (d *Door) CookieAck(now int64, k FlowKey) Verdict {
 		return Pass
 	}
 	if d.fullLocked() {
+		d.filledLocked(acceptFilled, AcceptQueueFull)
 		return Refuse // silently, even with AbortOnOverflow, as in Linux
 	}
 	h := &halfOpen{key: k}
@@ -318,7 +341,49 @@ func (d *Door) Accept() (c any, ok bool) {
 	c = d.waiting[0].conn
 	d.waiting[0] = arrival{}
 	d.waiting = d.waiting[1:]
+	d.emptierLocked()
 	return c, true
+}
+
+// filledLocked notes that a queue has refused, or had a cookie sent.
+func (d *Door) filledLocked(queue int, f Fate) {
+	q := &d.filled[queue]
+	if q.said {
+		return
+	}
+	*q = filled{true, f, len(d.waiting) + d.reserved}
+	if queue == synFilled {
+		q.count = len(d.half) - d.reserved
+	}
+	d.news.Store(true)
+}
+
+// Filled tells of a queue that has filled since it was last asked: the fate of the
+// first that it refused, and how many were in it. NoFate: none has.
+func (d *Door) Filled() (f Fate, n int) {
+	if !d.news.Load() {
+		return NoFate, 0
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for i := range d.filled {
+		if q := &d.filled[i]; q.fate != NoFate {
+			f, q.fate = q.fate, NoFate
+			return f, q.count
+		}
+	}
+	d.news.Store(false)
+	return NoFate, 0
+}
+
+// emptierLocked looks whether a queue is half empty.
+func (d *Door) emptierLocked() {
+	if 2*(len(d.half)-d.reserved) <= d.conf.SynQueue {
+		d.filled[synFilled].said = false
+	}
+	if 2*(len(d.waiting)+d.reserved) <= d.conf.Backlog {
+		d.filled[acceptFilled].said = false
+	}
 }
 
 func (d *Door) fullLocked() bool { return len(d.waiting)+d.reserved > d.conf.Backlog }
@@ -333,6 +398,7 @@ func (d *Door) busyLocked(now int64) {
 func (d *Door) Set(c DoorConfig) {
 	d.mu.Lock()
 	d.conf = c
+	d.emptierLocked()
 	d.mu.Unlock()
 }
 

@@ -129,6 +129,9 @@ func (s *doorScript) run(line string) string {
 	case "queues":
 		st := s.d.Stats()
 		return fmt.Sprintf("half %d res %d wait %d", st.HalfOpen, st.Reserved, st.Waiting)
+	case "filled":
+		f, n := s.d.Filled()
+		return fmt.Sprint(f, " ", n)
 	case "close":
 		return fmt.Sprint(len(s.d.Close()))
 	}
@@ -208,6 +211,55 @@ func TestDoorScripts(t *testing.T) {
 			half a -> ok
 			queues -> half 1 res 0 wait 0
 			due -> `,
+		"a queue that fills says so once, until it has been half empty": `
+			door backlog=1 syn=1 cookies=never -> ok
+			filled -> none 0
+			syn a -> pass
+			syn b -> pass
+			syn c -> syn-queue-full
+			syn d -> syn-queue-full
+			filled -> syn-queue-full 2
+			filled -> none 0
+			answer a -> ok
+			ack a -> pass
+			arrive a -> true
+			answer b -> ok
+			ack b -> pass
+			arrive b -> true
+			syn c -> accept-queue-full
+			filled -> accept-queue-full 2
+			syn c -> accept-queue-full
+			filled -> none 0
+			accept -> a true
+			syn c -> pass
+			syn d -> pass
+			syn e -> syn-queue-full
+			filled -> syn-queue-full 2
+			answer c -> ok
+			ack c -> pass
+			arrive c -> true
+			answer d -> ok
+			ack d -> accept-queue-full
+			filled -> none 0
+			accept -> b true
+			accept -> c true
+			ack d -> pass
+			arrive d -> true
+			syn e -> pass
+			answer e -> ok
+			ack e -> pass
+			arrive e -> true
+			syn f -> accept-queue-full
+			filled -> accept-queue-full 2
+			door backlog=9 syn=0 cookies=auto -> ok
+			syn f -> pass
+			syn g -> cookie
+			filled -> syn-cookie 1
+			door backlog=0 syn=0 cookies=always -> ok
+			cookie-ack g -> ask
+			take g -> accept-queue-full
+			filled -> accept-queue-full 2
+			filled -> none 0`,
 		"abort on overflow": `
 			door backlog=0 abort -> ok
 			syn a -> pass

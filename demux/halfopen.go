@@ -76,6 +76,7 @@ func (d *Door) removeLocked(h *halfOpen) {
 	d.unreserveLocked(h)
 	d.ages[h.stage].remove(&h.age)
 	d.doubts.remove(&h.dbt)
+	d.emptierLocked()
 }
 
 // Forget drops a half-open connection that its owner has ended.

@@ -14,7 +14,7 @@ const (
 	PortBound   EventType = iota // Who took the port
 	PortUnbound                  // Who let it go; Count packets were queued
 	LimitsSet                    // Count is the new limit in packets
-	QueueFilled                  // the first packet that Fate refused; Count were queued
+	QueueFilled                  // the first packet that Fate refused, or answered by a cookie; Count were queued: connections, where Fate is of a door
 	QueueStands                  // CoDel began to drop, as it had not a moment ago; Count were queued
 	PolicySet                    // Who is the new policy, as text
 	SettingsSet                  // Who is what was set of the port, as text

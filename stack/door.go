@@ -110,6 +110,13 @@ func (s *Stack) admit(ln *Listener, p demux.Packet) (demux.Fate, action) {
 	return demux.AcceptQueueFull, drop
 }
 
+// tellFilled logs that a queue of a port has filled.
+func (s *Stack) tellFilled(ln *Listener) {
+	for f, n := ln.door.Filled(); f != demux.NoFate; f, n = ln.door.Filled() {
+		s.table.Log().Add(demux.Event{Type: demux.QueueFilled, Port: demux.TCPPort(ln.port), Fate: f, Count: uint64(n)})
+	}
+}
+
 func keyOf(p demux.Packet) demux.FlowKey {
 	return demux.FlowKey{Remote: p.From(), Local: p.To().Addr()}
 }

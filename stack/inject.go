@@ -93,7 +93,11 @@ func (s *Stack) judge(port demux.Port, ln *Listener, p demux.Packet) (demux.Fate
 		return demux.Malformed, drop
 	}
 	if ln != nil {
-		return s.admit(ln, p)
+		f, a := s.admit(ln, p)
+		if a != deliver {
+			s.tellFilled(ln)
+		}
+		return f, a
 	}
 	switch port {
 	case demux.LaneLink:

@@ -135,7 +135,7 @@ func (ln *Listener) Close() error {
 		close(ln.closed)
 		ln.s.table.SetInline(demux.TCPPort(ln.port), false)
 		ln.s.listeners[ln.port].Store(nil)
-		ln.s.flows.Released(ln.s.now(), demux.TCPPort(ln.port))
+		ln.s.flows.Released(ln.s.clock(), demux.TCPPort(ln.port))
 		ln.wq.EventUnregister(&ln.entry)
 		ln.ep.Close()
 		for _, c := range ln.door.Close() { // netstack ends the half-open ones itself

@@ -144,7 +144,7 @@ func (s *Stack) SetPace(tcp bool, port uint16, d Delay, hold bool) bool {
 		p = demux.TCPPort(port)
 	}
 	if _, was, ok := s.Pace(tcp, port); ok && was != hold {
-		s.flows.Held(s.now(), p, hold) // before anything is taken that was held back
+		s.flows.Held(s.clock(), p, hold) // before anything is taken that was held back
 	}
 	if tcp {
 		ln := s.listeners[port].Load()

@@ -253,7 +253,7 @@ func (pc *PacketConn) Close() error {
 		pc.s.sockets[pc.port.Number()].CompareAndSwap(pc, nil)
 		pc.s.net.UnregisterTransportEndpoint(bothProtos, udp.ProtocolNumber, pc.id(), (*udpEndpoint)(pc), ports.Flags{}, 0)
 		pc.s.table.Release(pc.port)
-		pc.s.flows.Released(pc.s.now(), pc.port)
+		pc.s.flows.Released(pc.s.clock(), pc.port)
 	})
 	return err
 }

@@ -4,12 +4,12 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"porthole"
 	"porthole/cmd/porthole/internal/columns"
-	"porthole/services"
 )
 
 // portTable writes the ports with their queues, a line each.
@@ -53,13 +53,25 @@ func portTable(w io.Writer, ports []porthole.PortStatus) error {
 func received(p *porthole.PortStatus) []string {
 	row := []string{"-", "-", "-"}
 	if p.Connections > 0 {
-		row[0] = services.Size(p.ReceiveFullest).String() + "/" + services.Size(p.ReceiveBuffer).String()
-		row[1] = services.Size(p.Window).String()
+		row[0] = roughly(p.ReceiveFullest) + "/" + roughly(p.ReceiveBuffer)
+		row[1] = roughly(p.Window)
 	}
 	if p.ZeroWindows > 0 {
 		row[2] = fmt.Sprintf("%dx %v", p.ZeroWindows, p.ZeroWindowFor.Round(time.Millisecond))
 	}
 	return row
+}
+
+// roughly is a number of bytes with its unit: 512B, 31.9KiB, 64KiB.
+func roughly(n int) string {
+	v, unit := float64(n), "B"
+	for _, u := range []string{"KiB", "MiB", "GiB"} {
+		if v < 1024 {
+			break
+		}
+		v, unit = v/1024, u
+	}
+	return strings.TrimSuffix(strconv.FormatFloat(v, 'f', 1, 64), ".0") + unit
 }
 
 // listens reports whether the port has a SYN queue and an accept queue.
@@ -98,17 +110,14 @@ func milliseconds(d time.Duration) string {
 	return fmt.Sprintf("%.1f ms", float64(d)/float64(time.Millisecond))
 }
 
-// lost names the packets of a port that no service saw, or its error.
+// lost names the packets of a port that were dropped, or its error.
 func lost(p *porthole.PortStatus) string {
 	var words []string
-	for fate, n := range p.Fates {
-		switch fate {
-		case "to-stack", "to-service", "to-reassembly":
-		default:
-			words = append(words, fmt.Sprintf("%d %s", n, fate))
+	for _, f := range porthole.Fates() {
+		if n := p.Fates[f.Name]; n > 0 && f.Lost {
+			words = append(words, fmt.Sprintf("%d %s", n, f.Name))
 		}
 	}
-	slices.Sort(words)
 	if p.Error != "" {
 		words = append(words, oneLine(p.Error))
 	}

@@ -177,6 +177,14 @@ func TestPortTable(t *testing.T) {
 	out.Reset()
 	require.NoError(t, portTable(&out, ports))
 	require.True(t, strings.HasSuffix(out.String(), "  1 bad-checksum, 2 queue-full  queue=64\n"), out.String())
+	// A cookie is no loss, and no SYN that came again is one. Bytes have their unit.
+	ports = newFakeHost().Ports()[:1]
+	ports[0].Fates = map[string]uint64{"to-stack": 9, "syn-cookie": 3, "syn-repeated": 1, "closed": 1}
+	ports[0].Connections, ports[0].ReceiveQueue, ports[0].ReceiveFullest, ports[0].ReceiveBuffer = 1, 32656, 32656, 65536
+	ports[0].ZeroWindows, ports[0].ZeroWindowFor = 1, 2100*time.Millisecond
+	out.Reset()
+	require.NoError(t, portTable(&out, ports))
+	require.True(t, strings.HasSuffix(out.String(), "  0     31.9KiB/64KiB  0B      1x 2.1s\n"), out.String())
 }
 
 func TestInsideEnv(t *testing.T) {

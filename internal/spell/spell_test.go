@@ -18,3 +18,12 @@ func TestDistance(t *testing.T) {
 		}
 	}
 }
+
+func TestNearest(t *testing.T) {
+	known := []string{"address", "address6", "ftp", "http", "mtu", "name"}
+	for in, want := range map[string]string{"adress": "address", "addres6": "address", "MTU": "mtu", "mut": "mtu", "nam": "name", "ddress": "address", "htp": "http", "x": "", "": ""} {
+		if got := Nearest(in, known); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+}

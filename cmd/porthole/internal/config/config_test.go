@@ -208,13 +208,6 @@ func TestRoundTrip(t *testing.T) {
 	})
 }
 
-func TestNearest(t *testing.T) {
-	known := []string{"address", "address6", "ftp", "http", "mtu", "name"}
-	for in, want := range map[string]string{"adress": "address", "addres6": "address", "MTU": "mtu", "mut": "mtu", "nam": "name", "ddress": "address", "htp": "http", "x": "", "": ""} {
-		require.Equal(t, want, Nearest(in, known), in)
-	}
-}
-
 func TestTooLong(t *testing.T) {
 	_, err := Decode("p.yaml", strings.NewReader(strings.Repeat("#", LimitBytes+1)))
 	require.EqualError(t, err, "p.yaml: longer than 1048576 bytes")

@@ -54,32 +54,8 @@ func contains(words []string, w string) bool { return slices.Contains(words, w) 
 
 // suggest names the known word nearest to w, or all when none is near.
 func suggest(w string, known []string) string {
-	if near := Nearest(w, known); near != "" {
+	if near := spell.Nearest(w, known); near != "" {
 		return fmt.Sprintf("did you mean %q?", near)
 	}
 	return "there are " + strings.Join(known, ", ")
-}
-
-// Nearest is the known word with the fewest edits to w, or "" when that is more
-// than half of w's letters (a word that shares so little is no help). Of two, it is
-// the one that begins more like w.
-func Nearest(w string, known []string) string {
-	w = strings.ToLower(w)
-	best, least := "", min(max(len(w)/2, 2)+1, len(w))
-	for _, k := range known {
-		d := spell.Distance(w, k)
-		if d < least || best != "" && d == least && shared(w, k) > shared(w, best) {
-			best, least = k, d
-		}
-	}
-	return best
-}
-
-// shared is how many letters a and b begin with in common.
-func shared(a, b string) int {
-	n := 0
-	for n < min(len(a), len(b)) && a[n] == b[n] {
-		n++
-	}
-	return n
 }

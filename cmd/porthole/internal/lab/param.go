@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"porthole/cmd/porthole/internal/config"
+	"porthole/internal/spell"
 )
 
 // Param is one thing that --set can change: a number, a duration, a word, a text, or
@@ -257,7 +258,7 @@ func (e *Experiment) noParam(name string) error {
 		names = append(names, p.Name)
 		all = append(all, fmt.Sprintf("%s (%s)", p.Name, p.Range()))
 	}
-	near := config.Nearest(name, names)
+	near := spell.Nearest(name, names)
 	if near == "" {
 		return fmt.Errorf("no parameter %q; it has %s", name, strings.Join(all, "; "))
 	}

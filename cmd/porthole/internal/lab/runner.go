@@ -10,7 +10,7 @@ import (
 	"sync"
 	"time"
 
-	"porthole/cmd/porthole/internal/config"
+	"porthole/internal/spell"
 )
 
 // Inside runs a rig experiment where it may make devices, and returns what Do would.
@@ -77,7 +77,7 @@ func Find(all []*Experiment, name string) (*Experiment, error) {
 		}
 		names = append(names, e.Name)
 	}
-	if near := config.Nearest(name, append(slices.Clone(names), "all")); near != "" {
+	if near := spell.Nearest(name, append(slices.Clone(names), "all")); near != "" {
 		return nil, fmt.Errorf("no experiment %q; did you mean %s?", name, near)
 	}
 	return nil, fmt.Errorf("no experiment %q; `porthole lab list` shows those there are", name)
