@@ -50,8 +50,9 @@ func (b *body) armLocked(now time.Time) {
 	b.armed, b.since, b.room, b.off = now, 0, bodyPace, false
 }
 
-// release takes the deadline away. Left to itself it would end the connection's
-// background read, and with it the request's context, in a long response.
+// release takes the deadline away until the next Read: a handler may answer for longer
+// before it reads on. After the end of the body, also of one that is read once more, it
+// would end the connection's background read, and with it the request's context.
 func (b *body) release() {
 	b.mu.Lock()
 	defer b.mu.Unlock()

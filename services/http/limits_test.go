@@ -170,29 +170,52 @@ func (b *ticking) Read(p []byte) (int, error) {
 	return copy(p, b.piece), nil
 }
 
-// A handler that waits longer than the body timeout, its body unread, keeps its
-// context: the deadline of the body is not one of the response.
+// A handler that takes longer than the body timeout keeps its context, whether it has
+// read the body, and asked for more, or left that to net/http; and one that answers for
+// that long before it reads on, as it may in HTTP/2, still gets the rest.
 func TestBodyDeadlineSparesResponse(t *testing.T) {
 	const timeout = time.Second
-	ended := make(chan error, 1)
-	bubble(t, func(env *services.Env, cfg *Config) {
-		cfg.BodyTimeout = timeout
-		env.Pages = map[string]any{"/slow": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	http1 := func(_ *testing.T, w *web) *http.Client { return w.http }
+	http2 := func(t *testing.T, w *web) *http.Client { return w.h2(t) }
+	for _, x := range []struct {
+		name   string
+		client func(*testing.T, *web) *http.Client
+		pause  time.Duration // in the body
+		begin  func(http.ResponseWriter, *http.Request)
+		rest   int // bytes left to read
+	}{
+		{"read", http1, 0, func(_ http.ResponseWriter, r *http.Request) {
 			io.Copy(io.Discard, r.Body)
+			<-time.After(timeout / 4)
+			r.Body.Read(make([]byte, 1))
+		}, 0},
+		{"unread", http1, 0, func(w http.ResponseWriter, _ *http.Request) { w.Write(make([]byte, 20<<10)) }, 0},
+		{"read on", http2, 5 * timeout, func(w http.ResponseWriter, r *http.Request) {
+			io.ReadFull(r.Body, make([]byte, bodyPace))
 			w.Write(make([]byte, 20<<10))
-			w.(http.Flusher).Flush()
-			select {
-			case <-r.Context().Done():
-				ended <- r.Context().Err()
-			case <-time.After(4 * timeout):
-				ended <- nil
-			}
-		})}
-	}, func(t *testing.T, w *web) {
-		resp, _ := w.do(t, "POST", "/slow", strings.NewReader("abc"))
-		require.Equal(t, 200, resp.StatusCode)
-	})
-	require.NoError(t, <-ended)
+		}, bodyPace},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			var left error
+			var rest []byte
+			bubble(t, func(env *services.Env, cfg *Config) {
+				cfg.BodyTimeout = timeout
+				env.Pages = map[string]any{"/slow": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					x.begin(w, r)
+					<-time.After(9 * timeout / 2)
+					left = r.Context().Err()
+					rest, _ = io.ReadAll(r.Body)
+				})}
+			}, func(t *testing.T, w *web) {
+				half := strings.NewReader(strings.Repeat("x", bodyPace))
+				later := &ticking{tick: time.After(x.pause), piece: make([]byte, bodyPace), left: 1}
+				resp, _ := w.doWith(t, x.client(t, w), "POST", "/slow", io.MultiReader(half, later))
+				require.Equal(t, 200, resp.StatusCode)
+			})
+			require.NoError(t, left)
+			require.Len(t, rest, x.rest)
+		})
+	}
 }
 
 // A client that takes nothing of its response is given up, in HTTP/1 by the
