@@ -25,6 +25,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("PORTHOLE_RUNTIME_DIR", filepath.Join(env.WorkDir, "run"))
 			env.Setenv("PORTHOLE_SOCK", "")
+			env.Setenv("GORACE", os.Getenv("GORACE"))
 			return nil
 		},
 		Condition: func(cond string) (bool, error) {
