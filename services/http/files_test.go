@@ -289,6 +289,7 @@ func temps(t *testing.T, dir string) []string {
 
 // An upload that breaks off leaves nothing, and what it would have replaced stays.
 func TestUploadBreaksOff(t *testing.T) {
+	t.Parallel()
 	w, dir := tree(t, true, func(c *Config) { c.BodyTimeout = 20 * time.Second })
 	c := w.dial(t)
 	fmt.Fprintf(c, "PUT /files/a.txt HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n%s", strings.Repeat("x", 50000))

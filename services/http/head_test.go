@@ -59,6 +59,7 @@ func TestDoubtIsNotInBodies(t *testing.T) {
 // Every answer tells the time and its length, and has its access line, also the
 // ones that net/http gives before any handler (RFC 9110, 6.6.1).
 func TestBareErrorsAreWhole(t *testing.T) {
+	t.Parallel()
 	var log servicestest.Log
 	w := start(t, func(env *services.Env, _ *Config) {
 		env.Log = slog.New(slog.NewTextHandler(&log, nil))

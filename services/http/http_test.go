@@ -250,6 +250,7 @@ func TestPipelining(t *testing.T) {
 }
 
 func TestChunkedTooLong(t *testing.T) {
+	t.Parallel()
 	w := start(t, func(_ *services.Env, cfg *Config) { cfg.SinkLimit = 10 })
 	for _, c := range []struct {
 		path string
@@ -321,6 +322,7 @@ func TestBlankLinesInPieces(t *testing.T) {
 }
 
 func TestAccessLines(t *testing.T) {
+	t.Parallel()
 	var log servicestest.Log
 	w := start(t, func(env *services.Env, _ *Config) {
 		env.Log = slog.New(slog.NewTextHandler(&log, nil))

@@ -27,27 +27,32 @@ import (
 // A client that never finishes its header loses the connection after
 // header-timeout, whether it sends nothing, a byte now and then, or HTTP/2's preface.
 func TestSlowHeaderEnds(t *testing.T) {
-	w := start(t, func(_ *services.Env, cfg *Config) { cfg.HeaderTimeout = 150 * time.Millisecond })
+	const timeout = time.Second
+	edit := func(_ *services.Env, cfg *Config) { cfg.HeaderTimeout = timeout }
 	for _, sent := range []string{"", "G", "GET / HTTP/1.1\r\nHost: a\r\nX-A: b\r\n", "PRI * HTTP/2.0\r\n\r\n"} {
 		t.Run(fmt.Sprintf("%.12q", sent), func(t *testing.T) {
-			c := w.dial(t)
-			io.WriteString(c, sent)
-			_, err := io.ReadAll(c) // ends when the host closes
-			require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
+			bubble(t, edit, func(t *testing.T, w *web) {
+				c := w.dial(t)
+				io.WriteString(c, sent)
+				_, err := io.ReadAll(c) // ends when the host closes
+				require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
+			})
 		})
 	}
 	t.Run("drip", func(t *testing.T) {
-		c := w.dial(t)
-		tick := time.NewTicker(10 * time.Millisecond)
-		defer tick.Stop()
-		io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\n")
-		for i := range 1000 {
-			<-tick.C
-			if _, err := fmt.Fprintf(c, "X-%d: y\r\n", i); err != nil {
-				return // the host has hung up
+		bubble(t, edit, func(t *testing.T, w *web) {
+			c := w.dial(t)
+			tick := time.NewTicker(timeout / 16)
+			defer tick.Stop()
+			io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\n")
+			for i := range 17 {
+				<-tick.C
+				if _, err := fmt.Fprintf(c, "X-%d: y\r\n", i); err != nil {
+					return // the host has hung up
+				}
 			}
-		}
-		t.Fatal("the header went on for 10 s")
+			t.Fatal("the header goes on")
+		})
 	})
 }
 
@@ -221,9 +226,11 @@ func TestBodyDeadlineSparesResponse(t *testing.T) {
 // A client that takes nothing of its response is given up, in HTTP/1 by the
 // connection's write deadline, in HTTP/2 by the stream's.
 func TestStalledReaderEnds(t *testing.T) {
-	done := make(chan string, 2)
-	w := start(t, func(env *services.Env, cfg *Config) {
-		cfg.WriteTimeout = 200 * time.Millisecond
+	const timeout = time.Second
+	var done chan string
+	bubble(t, func(env *services.Env, cfg *Config) {
+		done = make(chan string, 2)
+		cfg.WriteTimeout = timeout
 		env.Pages = map[string]any{"/endless": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			for {
 				if _, err := w.Write(make([]byte, 64<<10)); err != nil {
@@ -232,16 +239,16 @@ func TestStalledReaderEnds(t *testing.T) {
 				}
 			}
 		})}
-	})
-	c := w.dial(t)
-	require.NoError(t, c.(*net.TCPConn).SetReadBuffer(4096))
-	io.WriteString(c, "GET /endless HTTP/1.1\r\nHost: a\r\n\r\n")
-	require.Equal(t, "HTTP/1.1", await(t, done))
+	}, func(t *testing.T, w *web) {
+		c := w.dial(t)
+		io.WriteString(c, "GET /endless HTTP/1.1\r\nHost: a\r\n\r\n")
+		require.Equal(t, "HTTP/1.1", await(t, done))
 
-	resp, err := w.h2(t).Get(w.url + "/endless")
-	require.NoError(t, err)
-	defer resp.Body.Close() // its window is never opened: nothing is read
-	require.Equal(t, "HTTP/2.0", await(t, done))
+		resp, err := w.h2(t).Get(w.url + "/endless")
+		require.NoError(t, err)
+		defer resp.Body.Close() // its window is never opened: nothing is read
+		require.Equal(t, "HTTP/2.0", await(t, done))
+	})
 }
 
 // A client that takes a little all the time may take as long as it likes.
@@ -378,8 +385,9 @@ func TestParallel(t *testing.T) {
 
 // The end of the service in the middle of everything: a download that nobody
 // reads, an upload that nobody finishes, a request that waits, a WebSocket, an
-// HTTP/2 stream. Serve returns nil, soon, and goleak sees what is left.
+// HTTP/2 stream. Serve returns nil, and goleak sees what is left.
 func TestStopInTheMiddle(t *testing.T) {
+	t.Parallel()
 	w := start(t, nil)
 	open := func(request, wantLine string) net.Conn {
 		c := w.dial(t)
@@ -400,9 +408,7 @@ func TestStopInTheMiddle(t *testing.T) {
 	require.NoError(t, err)
 	defer resp.Body.Close()
 
-	began := time.Now()
-	require.NoError(t, w.Stop())
-	require.Less(t, time.Since(began), stopLimit)
+	require.NoError(t, w.Stop()) // an error, if it had to leave some
 	_, err = net.Dial("tcp", w.addr.String())
 	require.Error(t, err)
 }
