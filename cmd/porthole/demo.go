@@ -101,7 +101,7 @@ func show(con *console, t *target, ports func() ([]porthole.PortStatus, error)) 
 			continue
 		}
 		fmt.Fprintf(con.out, "\n%s%s%s\n", bold, command, plain)
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), stepLimit)
 		out, err := do(ctx)
 		cancel()
 		ran++
@@ -128,6 +128,10 @@ func show(con *console, t *target, ports func() ([]porthole.PortStatus, error)) 
 	fmt.Fprintf(con.out, "\nAll %d clients were answered, in %.1f s. Next: porthole exec -- bash\n", ran, time.Since(begin).Seconds())
 	return nil
 }
+
+// stepLimit is for what comes at once: on a busy machine it takes seconds. The programs'
+// own limits, which tell more, are shorter.
+const stepLimit = 45 * time.Second
 
 // step is one client: a real program, and what does the same where it is missing.
 type step struct {
@@ -187,7 +191,7 @@ func (t *target) steps() []step {
 	page, bulk := "%{http_code} %{content_type}, %{size_download} bytes in %{time_total} s", "%{http_code}, %{size_download} bytes in %{time_total} s"
 	return []step{
 		{
-			argv: []string{"dig", "+time=2", "+noall", "+answer", t.zone}, quoted: "dig +noall +answer " + t.zone,
+			argv: []string{"dig", "+time=10", "+noall", "+answer", t.zone}, quoted: "dig +noall +answer " + t.zone,
 			want: t.addr.String(), lines: 3, about: "DNS client: A " + t.zone, builtin: t.lookup,
 		}, {
 			argv: []string{"curl", "-sS", "-o", os.DevNull, "-w", page, web + "/"}, quoted: "curl " + web + "/",
@@ -197,10 +201,10 @@ func (t *target) steps() []step {
 			want: fmt.Sprint(blob), lines: 1, about: "HTTP client: GET " + file,
 			builtin: func(ctx context.Context) (string, error) { return t.get(ctx, fmt.Sprintf("/blob/%d", blob)) },
 		}, {
-			argv:   []string{"lftp", "-c", "set net:timeout 5; set net:max-retries 1; set cmd:fail-exit yes; open ftp://" + t.zone + "; ls"},
+			argv:   []string{"lftp", "-c", "set net:timeout 20; set net:max-retries 1; set cmd:fail-exit yes; open ftp://" + t.zone + "; ls"},
 			quoted: "lftp -c 'open ftp://" + t.zone + "; ls'", lines: 4, about: "FTP client: ls", builtin: t.list,
 		}, {
-			argv: []string{"ping", "-n", "-c", "3", "-i", "0.2", "-W", "2", t.zone}, quoted: "ping -c 3 -i 0.2 " + t.zone,
+			argv: []string{"ping", "-n", "-c", "3", "-i", "0.2", "-W", "20", t.zone}, quoted: "ping -c 3 -i 0.2 " + t.zone,
 			want: " 3 received", lines: 2,
 		},
 	}

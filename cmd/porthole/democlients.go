@@ -28,7 +28,7 @@ func (t *target) lookup(ctx context.Context) (string, error) {
 	defer func() { _ = conn.Close() }()
 	var q dns.Msg
 	q.SetQuestion(dns.Fqdn(t.zone), dns.TypeA)
-	c := dns.Client{Timeout: 5 * time.Second}
+	c := dns.Client{Timeout: stepLimit}
 	r, _, err := c.ExchangeWithConnContext(ctx, &q, &dns.Conn{Conn: conn})
 	if err != nil {
 		return "", err

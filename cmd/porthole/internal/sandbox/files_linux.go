@@ -123,7 +123,7 @@ func (r Resolver) conf() string {
 	if r.Search != "" {
 		fmt.Fprintf(&b, "search %s\n", r.Search)
 	}
-	b.WriteString("options timeout:2 attempts:2\n")
+	b.WriteString("options timeout:2 attempts:5\n")
 	return b.String()
 }
 

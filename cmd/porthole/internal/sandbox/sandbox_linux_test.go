@@ -174,7 +174,7 @@ func TestInside(t *testing.T) {
 			require.Contains(t, got, "links 1\n") // lo
 			require.Contains(t, got, "one porthole inside\n")
 			require.Contains(t, got, ambient)
-			require.Contains(t, got, "resolv # of porthole's private network nameserver 10.77.0.1 search porthole.test options timeout:2 attempts:2\n")
+			require.Contains(t, got, "resolv # of porthole's private network nameserver 10.77.0.1 search porthole.test options timeout:2 attempts:5\n")
 			require.Contains(t, got, "hosts hosts: files dns\n")
 			require.Contains(t, got, fmt.Sprintf("ping %d %d\n", uid, uid))
 		})
