@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -31,7 +30,7 @@ func tool(t *testing.T, name string) string {
 // run runs a stock client, bounded in time, with a home of its own.
 func run(t *testing.T, name string, args ...string) (string, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, tool(t, name), args...)
 	cmd.Env = append(os.Environ(), "HOME="+t.TempDir(), "LC_ALL=C.UTF-8", "no_proxy=*")
@@ -124,7 +123,7 @@ func TestLftp(t *testing.T) {
 			lftp := func(script string) (string, error) {
 				t.Helper()
 				return run(t, "lftp", "--norc", "-c", strings.Join([]string{
-					"set net:max-retries 2", "set net:reconnect-interval-base 1", "set net:timeout 20",
+					"set net:max-retries 2", "set net:reconnect-interval-base 1", "set net:timeout 60",
 					"set ftp:passive-mode " + mode, "set ftp:port-ipv4 127.0.0.1", "set cmd:fail-exit yes", "lcd " + local,
 					"open -u ann,secret ftp://" + r.addr.String() + "/", script,
 				}, "; "))

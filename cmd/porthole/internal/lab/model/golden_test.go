@@ -47,6 +47,9 @@ func TestGolden(t *testing.T) {
 		{"what-if", &WhatIf, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			if testing.Short() && tt.e != &QueuePolicy {
+				t.Skip("drives some millions of packets, on one goroutine")
+			}
 			got := goldenText(t, run(t, tt.e, lab.DefaultSeed, tt.set...))
 			path := filepath.Join(golden, tt.name+".golden")
 			if *update {
