@@ -80,7 +80,7 @@ func SVG(w io.Writer, f *Figure) error {
 		a.to.Padding = 2
 	}
 	p.Add(grid{})
-	p.Legend.Top = true
+	p.Legend.Top, p.Legend.Left = true, true
 	face(&p.Legend.TextStyle.Font, 9)
 	p.Legend.ThumbnailWidth = 28
 	p.Legend.Padding = 2
@@ -105,7 +105,7 @@ func SVG(w io.Writer, f *Figure) error {
 	legend := p.Legend
 	p.Legend = plot.NewLegend()
 	p.Draw(plotArea)
-	legend.Draw(draw.Crop(area, width, -4, 0, -34))
+	legend.Draw(draw.Crop(area, width+4, -4, 0, -34))
 	var b bytes.Buffer
 	if _, err := c.WriteTo(&b); err != nil {
 		return fmt.Errorf("plot %s: %w", f.Name, err)
@@ -115,13 +115,14 @@ func SVG(w io.Writer, f *Figure) error {
 }
 
 // legendWidth is what the legend takes to the right of the diagram, so that it never
-// covers a point.
+// covers a point. The names stand behind their samples, and have a fifth more than they
+// need here: where none of the fonts is that we name, another one is wider.
 func legendWidth(p *plot.Plot, f *Figure) vg.Length {
 	w := vg.Length(0)
 	for _, s := range f.Series {
 		w = max(w, p.Legend.TextStyle.Width(s.Name))
 	}
-	return w + p.Legend.ThumbnailWidth + 20
+	return w*6/5 + p.Legend.ThumbnailWidth + 20
 }
 
 // inline takes off the XML prologue, which has no place within HTML, and lets a

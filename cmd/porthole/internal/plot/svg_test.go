@@ -6,6 +6,8 @@ import (
 	"errors"
 	"io"
 	"math"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -80,4 +82,24 @@ func TestTicks(t *testing.T) {
 	require.Equal(t, []string{"0", "20", "40", "60", "80", "100"}, labels(false, 0, 102))
 	require.Equal(t, []string{"0.01", "0.1", "1", "10", "100"}, labels(true, 0.01, 100))
 	require.Equal(t, []string{"10", "20", "50", "100"}, labels(true, 8, 120))
+}
+
+// TestLegendBesideItsSamples: a name begins behind its sample, and where it stands there
+// is room for it in a font that is wider than the one it was measured in (DejaVu Sans
+// beside Liberation Sans: a sixth), so that no reader sees one drawn over the other.
+func TestLegendBesideItsSamples(t *testing.T) {
+	const name = "porthole, client, two destinations"
+	svg := picture(t, Figure{Name: "f", Series: []Series{{Name: name, Kind: Theory, Points: []Point{{1, 1}, {2, 2}}}}})
+	m := regexp.MustCompile(`<path d="M[0-9.]+,[0-9.]+L([0-9.]+),[0-9.]+"[^>]*>\s*<text x="([0-9.]+)"[^>]*>` + name).FindStringSubmatch(svg)
+	require.NotNil(t, m, svg)
+	box := regexp.MustCompile(`viewBox="0 0 ([0-9.]+) `).FindStringSubmatch(svg)
+	require.NotNil(t, box)
+	number := func(s string) float64 {
+		v, err := strconv.ParseFloat(s, 64)
+		require.NoError(t, err)
+		return v
+	}
+	const measured = 133 // points of Liberation Sans, of 9
+	require.Greater(t, number(m[2]), number(m[1]))
+	require.Less(t, number(m[2])+measured*7.0/6, number(box[1]))
 }

@@ -333,7 +333,7 @@ func reportLoss(r *lab.Run, all []*lossy) {
 		Caption: "UDP keeps its pace whatever is lost.",
 	}
 	again := lab.Figure{
-		Name: "again", Title: "What TCP sent again", X: x, Y: lab.Axis{Label: "segments sent again", Unit: "% of those that were needed"},
+		Name: "again", Title: "What TCP sent again", X: x, Y: lab.Axis{Label: "segments sent again", Unit: "% of those needed"},
 		Caption: "The line is p/(1-p): every lost segment, and every lost repetition, once more.",
 	}
 	size := r.Int("file")

@@ -236,7 +236,11 @@ func reportBursts(r *lab.Run, all *[]*burst) {
 	}
 	for _, b := range *all {
 		bound, limit := b.bound()
-		r.Row(b.target.Name, bound, limit, b.payload, b.sent, b.kept, b.lost, b.theory(), b.charged)
+		var theory any // of porthole's rules; the kernel has others
+		if !b.target.Kernel {
+			theory = b.theory()
+		}
+		r.Row(b.target.Name, bound, limit, b.payload, b.sent, b.kept, b.lost, theory, b.charged)
 		switch {
 		case b.packets > 0:
 			point(&packets, b.target.series("", 0), float64(limit), float64(b.kept))

@@ -22,6 +22,9 @@ func TestUDPBurst(t *testing.T) {
 	}
 	kernel := where(r, "kernel", "bytes")
 	require.Len(t, kernel, 4)
+	for _, row := range kernel {
+		require.Nil(t, row[theory], "of porthole's rules")
+	}
 	require.InDelta(t, 8, kernel[1][kept].(float64)/kernel[0][kept].(float64), 1.5) // eight times the bytes
 	require.Greater(t, kernel[2][charged], 500.)                                    // an empty datagram is not free
 	require.Greater(t, kernel[3][charged], 1400.)
