@@ -2,7 +2,6 @@ package control
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"net/http"
 	"time"
@@ -121,7 +120,7 @@ func (c *Client) StreamCapture(ctx context.Context, id string) (io.ReadCloser, e
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("host %s: ask for %s: %w", c.Name, path, err)
+		return nil, c.failed(path, err)
 	}
 	if resp.StatusCode != http.StatusOK {
 		defer func() { _ = resp.Body.Close() }()

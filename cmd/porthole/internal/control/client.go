@@ -253,7 +253,17 @@ func (c *Client) Follow(ctx context.Context, cursor uint64, f func(EventPage) er
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	return fmt.Errorf("host %s: it has ended", c.Name)
+	return c.ended()
+}
+
+func (c *Client) ended() error { return fmt.Errorf("host %s: it has ended", c.Name) }
+
+// failed is the error of a request that got no answer, or not all of it.
+func (c *Client) failed(path string, err error) error {
+	if !alive(c.path) {
+		return c.ended()
+	}
+	return fmt.Errorf("host %s: ask for %s: %w", c.Name, path, err)
 }
 
 // limitLine is the longest line of an event stream that a client reads.
@@ -289,7 +299,7 @@ func ask[T any](ctx context.Context, c *Client, method, path string, in any) (ou
 func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
 	ctx, cancel := context.WithTimeout(ctx, limitAnswerTime)
 	defer cancel()
-	fail := func(err error) error { return fmt.Errorf("host %s: ask for %s: %w", c.Name, path, err) }
+	fail := func(err error) error { return c.failed(path, err) }
 	var body io.Reader
 	kind := "application/json"
 	switch v := in.(type) {

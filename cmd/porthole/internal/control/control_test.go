@@ -235,7 +235,7 @@ func TestClientAndServer(t *testing.T) {
 	stop()
 	require.NoFileExists(t, s.Path())
 	_, err = c.Ports(t.Context())
-	require.ErrorContains(t, err, "host a: ask for /v1/ports")
+	require.EqualError(t, err, "host a: it has ended")
 }
 
 func TestAPI(t *testing.T) {
