@@ -122,16 +122,19 @@ func TestHostileFragmentedTCP(t *testing.T) {
 			}
 			return 0
 		}
-		for _, h := range []struct{ evil, host netip.Addr }{{evil4, host4}, {evil6, host6}} {
+		for _, h := range []struct {
+			evil, host netip.Addr
+			size       int // in IPv6 the first fragment has the whole TCP header (RFC 7112)
+		}{{evil4, host4, 8}, {evil6, host6, 24}} {
 			before, whole := at80(), r.host.Health().Arrived["reassembled"]
-			r.ip(cut(seg(ap(h.evil, 5000), ap(h.host, 80), packet.SYN, 1, 0), 900, 8)...)
+			r.ip(cut(seg(ap(h.evil, 5000), ap(h.host, 80), packet.SYN, 1, 0, []byte("not yet taken")...), 900, h.size)...)
 			isSeg := func(b []byte) bool {
 				i, p := packet.Parse(b, len(b))
 				return p == packet.None && i.Kind == packet.TCP
 			}
 			flags, seq, _ := tcpReply(t, [][]byte{r.wait("syn+ack", isSeg)})
 			require.Equal(t, packet.SYN|packet.ACK, flags)
-			r.ip(cut(seg(ap(h.evil, 5000), ap(h.host, 80), packet.ACK, 2, seq+1, []byte("GET / HTTP/1.0\r\n\r\n")...), 901, 16)...)
+			r.ip(cut(seg(ap(h.evil, 5000), ap(h.host, 80), packet.ACK, 2, seq+1, []byte("GET / HTTP/1.0\r\n\r\n")...), 901, max(16, h.size))...)
 			r.wait("an answer", func(b []byte) bool { return bytes.Contains(b, []byte("HTTP/1.")) })
 			require.Equal(t, whole+2, r.host.Health().Arrived["reassembled"])
 			require.GreaterOrEqual(t, at80(), before+2) // an earlier connection may still say goodbye

@@ -381,7 +381,8 @@ func TestAssumeCookies(t *testing.T) {
 	require.Equal(t, packet.RST, r.next().flags)
 }
 
-// TIME-WAIT is 60 s, and so long is the pair found.
+// TIME-WAIT is 60 s, and so long is the pair found. A SYN that is no later than what
+// came before is ignored, where RFC 5961, 4 has an ACK for it: the README says so.
 func TestAssumeTimeWait(t *testing.T) {
 	r := newNetRig(t, nil)
 	ep, _ := r.listen(80, 1<<20)
@@ -393,6 +394,10 @@ func TestAssumeTimeWait(t *testing.T) {
 	r.inject(segment(peerPort(1000), host80, packet.TCPHeader{Flags: packet.FIN | packet.ACK, Seq: 2, Ack: iss + 2}))
 	require.Equal(t, packet.ACK, r.next().flags)
 	r.until("time-wait", func() bool { return r.state(peerPort(1000)) == tcp.StateTimeWait })
+	r.inject(segment(peerPort(1000), host80, packet.TCPHeader{Flags: packet.SYN, Seq: 1}))
+	r.inject(segment(peerPort(1000), host80, packet.TCPHeader{Flags: packet.FIN | packet.ACK, Seq: 2, Ack: iss + 2}))
+	require.Equal(t, packet.ACK, r.next().flags)
+	require.Zero(t, r.link.NumQueued(), "to the FIN alone")
 	c.GetLocalAddress() // takes the endpoint's lock: its timer runs by then
 	r.clock.Advance(59 * time.Second)
 	require.Equal(t, tcp.StateTimeWait, r.state(peerPort(1000)))

@@ -136,7 +136,7 @@ const (
 	HeadersTooLong          // headers go on beyond the frame's first piece
 	ChainTooLong            // more than MaxExtensions IPv6 extension headers
 	BadExtension            // an IPv6 extension header or an option in it leaves its bounds
-	BadFragment             // an empty fragment; in IPv4 an inner one that is no multiple of 8 bytes, one that ends beyond 65535
+	BadFragment             // an empty fragment; in IPv4 an inner one that is no multiple of 8 bytes, one that ends beyond 65535; in IPv6 a first one without all headers
 	ShortTransport          // too few bytes for a TCP, UDP or ICMP header
 	BadUDPLength            // UDP length below 8 or beyond the packet
 	BadTCPOffset            // TCP data offset below 5 words or beyond the packet

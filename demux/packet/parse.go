@@ -206,11 +206,38 @@ func (i *Info) parseChain(head []byte, next uint8, end int) Problem {
 			if !fragmentOK(size, more, at-40+from) {
 				return BadFragment
 			}
+			if from == 0 && !headersWhole(head, head[at], at+8, end) {
+				return BadFragment
+			}
 			return None
 		}
 		next = head[at]
 		at += size
 	}
+}
+
+// headersWhole reports whether a first fragment has all headers of its packet, the
+// upper layer's too, as it must (RFC 7112, 5). What lies outside of head is believed.
+func headersWhole(head []byte, next uint8, at, end int) bool {
+	for at <= len(head) {
+		switch next {
+		case protoTCP:
+			return at+20 <= end
+		case protoUDP, protoICMPv6:
+			return at+8 <= end
+		case protoHopByHop, protoRouting, protoDestination:
+			if at+8 > end {
+				return false
+			}
+			if at+8 > len(head) {
+				return true
+			}
+			next, at = head[at], at+8+int(head[at+1])*8
+		default:
+			return true // AH, ESP, none: the stack has to judge them, whole
+		}
+	}
+	return true
 }
 
 // stop ends the walk at an extension header that somebody else has to judge.

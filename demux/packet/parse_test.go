@@ -97,6 +97,7 @@ func TestParseProblems(t *testing.T) {
 		binary.BigEndian.PutUint16(b[4:], uint16(len(b)-40))
 		return b
 	}
+	with := func(b []byte, at int, v ...byte) []byte { copy(b[at:], v); return b }
 	padded := func(b []byte) []byte { return append(append([]byte(nil), b...), make([]byte, 64)...) }
 
 	for _, c := range []struct {
@@ -143,6 +144,15 @@ func TestParseProblems(t *testing.T) {
 		{"inner fragment of 9 bytes, IPv6", fragment6(0, true, 9), None}, // a parameter problem is owed
 		{"fragment that ends at 65536, IPv6", fragment6(65528, false, 8), None},
 		{"fragment that ends at 65535, IPv6", fragment6(65528, false, 7), None},
+		// RFC 7112: a first fragment has all headers.
+		{"first fragment with a UDP header", fragment6(0, true, 8), None},
+		{"first fragment with half a TCP header", with(fragment6(0, true, 16), 40, 6), BadFragment},
+		{"first fragment with a TCP header", with(fragment6(0, true, 24), 40, 6), None},
+		{"first fragment that ends in its options", with(fragment6(0, true, 8), 40, 60, 0, 0, 1, 0, 0, 0, 1, 17, 0, 1, 4), BadFragment},
+		{"first fragment that ends in a long one", with(fragment6(0, true, 16), 40, 60, 0, 0, 1, 0, 0, 0, 1, 17, 1, 1, 12), BadFragment},
+		{"first fragment with options and UDP", with(fragment6(0, true, 16), 40, 60, 0, 0, 1, 0, 0, 0, 1, 17, 0, 1, 4), None},
+		{"first fragment of an unknown protocol", with(fragment6(0, true, 8), 40, 99), None},
+		{"later fragment without any", with(fragment6(8, true, 8), 40, 6), None},
 		{"the same with options before it", withExtensions6(fragment6(65528, false, 7), []byte{60}, pad6), BadFragment},
 
 		{"jumbogram", edit("v6 two extensions", 4, 0, 0), Jumbogram},
