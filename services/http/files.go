@@ -16,6 +16,7 @@ import (
 	"sync"
 	"syscall"
 	"time"
+	"unicode"
 
 	"porthole/services"
 )
@@ -194,12 +195,22 @@ func (f *files) list(w *response, r *http.Request, dir *os.File, name string) {
 	if prefersText(r.Header) {
 		var b strings.Builder
 		for _, e := range list {
-			fmt.Fprintf(&b, "%s\t%s\t%s\n", e.Name, e.Size, e.Time)
+			fmt.Fprintf(&b, "%s\t%s\t%s\n", printable(e.Name), e.Size, e.Time)
 		}
 		w.text(http.StatusOK, b.String())
 		return
 	}
 	w.page(listPage, page)
+}
+
+// printable keeps a name within its column of its line.
+func printable(name string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return '?'
+		}
+		return r
+	}, name)
 }
 
 // entry describes a directory entry as a client would find it: a symbolic link is

@@ -132,7 +132,7 @@ func TestFileRangesAndConditions(t *testing.T) {
 // Names are other people's text: none may become markup, a scheme or another path.
 func TestListing(t *testing.T) {
 	w, dir := tree(t, false, nil)
-	evil := []string{`<script>alert(1)<`, `"><img src=x>`, `javascript:alert(1)`, `a b?c#d%20`, `ünï`}
+	evil := []string{`<script>alert(1)<`, `"><img src=x>`, `javascript:alert(1)`, `a b?c#d%20`, `ünï`, "1\t2\n3"}
 	for _, n := range evil {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, n), []byte(n), 0o644))
 	}
@@ -165,6 +165,8 @@ func TestListing(t *testing.T) {
 	}
 	require.Equal(t, len(evil), found)
 
+	_, body = w.do(t, "GET", "/files/", nil, "Accept", "text/plain")
+	require.Contains(t, string(body), "\n1?2?3\t5\t", "one line a name")
 	resp, body = w.do(t, "GET", "/files/sub/", nil, "Accept", "text/plain")
 	require.Equal(t, "text/plain; charset=utf-8", resp.Header.Get("Content-Type"))
 	require.True(t, strings.HasPrefix(string(body), "b.bin\t3\t"), "%s", body)
@@ -310,6 +312,44 @@ func TestUploadBreaksOff(t *testing.T) {
 	require.Eventually(t, func() bool { return len(temps(t, dir)) == 1 }, patience, time.Millisecond)
 	require.NoError(t, w.Stop())
 	require.Empty(t, temps(t, dir))
+}
+
+// Of two uploads at the same time that both want to be the first, or to replace what
+// both have seen, one is told that it is not (RFC 9110, 13.1.2: lost updates).
+func TestUploadConditionsHoldToTheEnd(t *testing.T) {
+	w, dir := tree(t, true, nil)
+	resp, _ := w.do(t, "HEAD", "/files/a.txt", nil)
+	for _, c := range []struct {
+		name   string
+		header []string
+		first  int
+	}{
+		{"n.txt", []string{"If-None-Match", "*"}, 201},
+		{"a.txt", []string{"If-Match", resp.Header.Get("Etag")}, 204},
+	} {
+		slow := w.dial(t)
+		fmt.Fprintf(slow, "PUT /files/%s HTTP/1.1\r\nHost: a\r\nConnection: close\r\n%s: %s\r\nContent-Length: 4\r\n\r\ns", c.name, c.header[0], c.header[1])
+		require.Eventually(t, func() bool { return len(temps(t, dir)) == 1 }, patience, time.Millisecond)
+		resp, _ := w.do(t, "PUT", "/files/"+c.name, strings.NewReader("fast"), c.header...)
+		require.Equal(t, c.first, resp.StatusCode)
+		io.WriteString(slow, "low")
+		answer, err := io.ReadAll(slow)
+		require.NoError(t, err)
+		require.Equal(t, "HTTP/1.1 412 Precondition Failed", statusLine(string(answer)))
+		_, body := w.do(t, "GET", "/files/"+c.name, nil)
+		require.Equal(t, "fast", string(body))
+		require.Empty(t, temps(t, dir))
+	}
+	// Two that want nothing: the one that ends last has replaced the other.
+	slow := w.dial(t)
+	fmt.Fprintf(slow, "PUT /files/o.txt HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 4\r\n\r\ns")
+	require.Eventually(t, func() bool { return len(temps(t, dir)) == 1 }, patience, time.Millisecond)
+	resp, _ = w.do(t, "PUT", "/files/o.txt", strings.NewReader("fast"))
+	require.Equal(t, 201, resp.StatusCode)
+	io.WriteString(slow, "low")
+	answer, err := io.ReadAll(slow)
+	require.NoError(t, err)
+	require.Equal(t, "HTTP/1.1 204 No Content", statusLine(string(answer)))
 }
 
 func TestUploadQuota(t *testing.T) {

@@ -112,12 +112,15 @@ func (f *files) put(w *response, r *http.Request, name string, dir bool) {
 		w.fail(http.StatusPreconditionFailed, "")
 		return
 	}
-	fi, err := f.store(r.Body, name)
+	fi, old, err := f.store(r.Body, name, r.Header)
 	var body *http.MaxBytesError
 	switch {
 	case err == nil:
 	case errors.As(err, &body):
 		w.fail(http.StatusRequestEntityTooLarge, "")
+		return
+	case errors.Is(err, errPrecondition):
+		w.fail(http.StatusPreconditionFailed, "")
 		return
 	case errors.Is(err, errQuota), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		w.fail(http.StatusInsufficientStorage, "no room left under /files/")
@@ -144,18 +147,22 @@ type bodyError struct{ error }
 
 func (e bodyError) Unwrap() error { return e.error }
 
-// store writes body to a temporary file and renames it to name. On any error
-// nothing is left of it, in the directory or in the quota.
-func (f *files) store(body io.Reader, name string) (fi fs.FileInfo, err error) {
+var errPrecondition = errors.New("the file has changed")
+
+// store writes body to a temporary file and renames it to name, if what is there, old,
+// is still what the preconditions in h ask for: they are there so that of two uploads
+// at the same time one is told (RFC 9110, 13.1.2). On any error nothing is left of it,
+// in the directory or in the quota.
+func (f *files) store(body io.Reader, name string, h http.Header) (fi, old fs.FileInfo, err error) {
 	temp := path.Join(path.Dir(name), tempPrefix+rand.Text())
 	if err := f.quota.take(fileBlock); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	charged := int64(fileBlock)
 	file, err := f.root.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		f.quota.give(charged)
-		return nil, err
+		return nil, nil, err
 	}
 	defer func() {
 		if err != nil {
@@ -173,46 +180,52 @@ func (f *files) store(body io.Reader, name string) (fi fs.FileInfo, err error) {
 			size += int64(n)
 			if more := blocks(size) - charged; more > 0 {
 				if err := f.quota.take(more); err != nil {
-					return nil, err
+					return nil, nil, err
 				}
 				charged += more
 			}
 			if _, err := file.Write(buf[:n]); err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 		}
 		if rerr == io.EOF {
 			break
 		}
 		if rerr != nil {
-			return nil, bodyError{rerr}
+			return nil, nil, bodyError{rerr}
 		}
 	}
 	if err := file.Close(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	// A file system's own clock may stand still for milliseconds; the entity tag
 	// needs a time that two uploads do not share.
 	now := f.env.Now()
 	if err := f.root.Chtimes(temp, now, now); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if fi, err = f.root.Stat(temp); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	// One replacement at a time, so that the space of what is replaced is given
-	// back once.
+	// back once, and nothing changes behind the preconditions.
 	f.swap.Lock()
 	defer f.swap.Unlock()
+	if old, err = f.root.Stat(name); err != nil {
+		old = nil
+	}
+	if !mayReplace(h, old) {
+		return nil, nil, errPrecondition
+	}
 	var freed int64
 	if was, err := f.root.Lstat(name); err == nil && was.Mode().IsRegular() {
 		freed = blocks(was.Size())
 	}
 	if err := f.root.Rename(temp, name); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	f.quota.give(freed)
-	return fi, nil
+	return fi, old, nil
 }
 
 // mayReplace evaluates the preconditions of a PUT (RFC 9110, 13.2.2) against the
