@@ -12,15 +12,20 @@ import (
 // body limits a request's body in bytes and in time. The time limit is on
 // progress, not on the whole: each bodyPace bytes move the deadline, so a long
 // upload at any honest speed goes on, and one that trickles byte by byte ends.
+// A body that no page reads has its deadline too: net/http reads what is left of
+// it, up to 256 KiB, to find the next request.
 type body struct {
-	io.ReadCloser // http.MaxBytesReader
+	io.ReadCloser // net/http's, then http.MaxBytesReader
 	set           func(time.Time) error
 	timeout       time.Duration
+	expects       bool // the client may be waiting for 100-continue
 
 	mu      sync.Mutex // a handler may read and write at the same time
 	since   int        // bytes that came since the deadline was set
 	armed   time.Time  // when it was set
 	off     bool       // no deadline stands
+	begun   bool       // somebody has asked for a byte of it
+	broken  bool       // it ended in an error
 	room    int        // most that one Read may take
 	tooLong bool
 	tooSlow bool
@@ -33,16 +38,36 @@ type body struct {
 // owes.
 const bodyPace = 4 << 10
 
-// newBody wraps r's body and starts its clock. raw must be net/http's own writer,
-// which then closes the connection properly when the limit is passed.
-func newBody(raw http.ResponseWriter, r *http.Request, limit int64, timeout time.Duration) *body {
+// hasBody reports whether there is anything to read.
+func hasBody(r *http.Request) bool {
+	return r.ContentLength != 0 && r.Body != nil && r.Body != http.NoBody
+}
+
+// newBody takes r's body and starts its clock. raw must be net/http's own writer.
+func newBody(raw http.ResponseWriter, r *http.Request, timeout time.Duration) *body {
 	b := &body{
-		ReadCloser: http.MaxBytesReader(raw, r.Body, limit),
+		ReadCloser: r.Body,
 		set:        http.NewResponseController(raw).SetReadDeadline,
 		timeout:    timeout,
+		expects:    r.ProtoMajor == 1 && r.ProtoMinor > 0 && hasToken(r.Header["Expect"], "100-continue"),
 	}
 	b.armLocked(time.Now())
 	return b
+}
+
+// limit bounds it in bytes. raw then closes the connection properly when more come.
+func (b *body) limit(raw http.ResponseWriter, n int64) {
+	b.ReadCloser = http.MaxBytesReader(raw, b.ReadCloser, n)
+}
+
+// finish follows the answer. A client that got it instead of its 100-continue sends no
+// body (RFC 9110, 10.1.1), and net/http would listen for one for the whole timeout.
+func (b *body) finish() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.expects && !b.begun {
+		b.set(time.Now().Add(lingerTime))
+	}
 }
 
 func (b *body) armLocked(now time.Time) {
@@ -68,6 +93,7 @@ func (b *body) releaseLocked() {
 
 func (b *body) Read(p []byte) (int, error) {
 	b.mu.Lock()
+	b.begun = true
 	if b.off || b.since >= bodyPace {
 		if now := time.Now(); b.off || now.Sub(b.armed) > b.timeout/8 {
 			b.armLocked(now)
@@ -85,6 +111,7 @@ func (b *body) Read(p []byte) (int, error) {
 	if err == nil {
 		return n, nil
 	}
+	b.broken = err != io.EOF
 	var long *http.MaxBytesError
 	switch {
 	case errors.As(err, &long):
@@ -103,15 +130,16 @@ func isTimeout(err error) bool {
 	return errors.As(err, &t) && t.Timeout()
 }
 
-// status is what to answer instead of a handler's own complaint about the body.
-func (b *body) status(s int) int {
+// status is what to answer instead of a handler's own complaint about the body, and
+// whether the connection ends with it: where the next request begins is not known.
+func (b *body) status(s int) (status int, last bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
 	case b.tooLong:
-		return http.StatusRequestEntityTooLarge
+		return http.StatusRequestEntityTooLarge, true
 	case b.tooSlow:
-		return http.StatusRequestTimeout
+		return http.StatusRequestTimeout, true
 	}
-	return s
+	return s, b.broken
 }

@@ -28,7 +28,7 @@ type Config struct {
 	HeaderLimit services.Size `yaml:"header-limit" doc:"bytes of request line and header fields; more is answered 431"`
 	URILimit    services.Size `yaml:"uri-limit" doc:"bytes of the request target; more is answered 414"`
 
-	HeaderTimeout time.Duration `yaml:"header-timeout" doc:"longest time from the first byte of a request to the end of its header"`
+	HeaderTimeout time.Duration `yaml:"header-timeout" doc:"longest time from the start of a connection, or from the first byte of a later request, to the end of the request's header; else 408, if any of it came"`
 	IdleTimeout   time.Duration `yaml:"idle-timeout" doc:"longest time between two requests of a connection"`
 	BodyTimeout   time.Duration `yaml:"body-timeout" doc:"a request body must bring 4 KiB, or its end, within this time, again and again; else 408"`
 	WriteTimeout  time.Duration `yaml:"write-timeout" doc:"longest time a client may take none of a response before its connection is closed"`

@@ -154,6 +154,8 @@ type conn struct {
 	frames  *frames     // from the end of an HTTP/2 preface on
 	blanks  int         // CR and LF that were skipped, blanksOver when a request has begun
 	refused atomic.Bool // the last that passed was the start of an error answer
+	heading atomic.Bool // net/http reads a request's head, or waits for one
+	late    bool        // a head has not come in time, and was answered
 
 	answered int // requests, by net/http's word
 	rest     rest
@@ -214,6 +216,11 @@ func (c *conn) Read(p []byte) (int, error) {
 			c.frames = newFrames(c.Conn, c.h2)
 		}
 	}
+	if n == 0 && isTimeout(err) && !c.late && c.refuse != nil && c.heading.Load() && c.heads.partial() {
+		c.late = true
+		c.refused.Store(true)
+		c.write(c.refuse(c.RemoteAddr(), c.heads.text(), "408 Request Timeout"))
+	}
 	if !c.heads.off && n > 0 {
 		c.heads.see(p[:n])
 		switch {
@@ -233,20 +240,32 @@ func (c *conn) Read(p []byte) (int, error) {
 
 // bareError is how the answers go on that net/http gives by itself, in one write
 // and before any handler, to what it cannot read. They lack Date (RFC 9110, 6.6.1:
-// must be there), Content-Length and the access line. Handlers' answers have Server.
-const bareError = "\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n"
+// must be there), Content-Length and the access line. bare417 is its answer to an
+// unknown expectation, which lacks the line, too. Handlers' answers have Server.
+const (
+	bareError = "\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n"
+	bare417   = "\r\nConnection: close\r\nDate: "
+)
 
 func (c *conn) Write(p []byte) (int, error) {
-	if len(p) > 9 && (p[9] == '4' || p[9] == '5') && string(p[:9]) == "HTTP/1.1 " {
+	if len(p) > 9 && (p[9] == '4' || p[9] == '5') && (string(p[:9]) == "HTTP/1.1 " || string(p[:9]) == "HTTP/1.0 ") {
 		c.refused.Store(true)
-		if i := bytes.IndexByte(p, '\r'); c.refuse != nil && i > 0 && bytes.HasPrefix(p[i:], []byte(bareError)) {
+		i := bytes.IndexByte(p, '\r')
+		unmet := i > 0 && string(p[9:12]) == "417" && bytes.HasPrefix(p[i:], []byte(bare417))
+		if c.refuse != nil && i > 0 && (unmet || bytes.HasPrefix(p[i:], []byte(bareError))) {
 			// The goroutine that writes this one is the reader.
+			if c.late {
+				return len(p), nil
+			}
 			status := string(p[9:i])
 			if strings.HasPrefix(status, "431 ") && c.heads.inRequestLine() {
 				status = "414 " + http.StatusText(http.StatusRequestURITooLong)
 			}
 			if _, err := c.write(c.refuse(c.RemoteAddr(), c.heads.text(), status)); err != nil {
 				return 0, err
+			}
+			if unmet { // net/http will look for the body, which nothing has given a deadline
+				c.Conn.SetReadDeadline(time.Now().Add(lingerTime))
 			}
 			return len(p), nil
 		}

@@ -125,6 +125,9 @@ func (h *heads) between(requests int) bool {
 	return !h.off && !h.coding.Load() && h.ended == requests && !h.begun && h.n == 0 && h.body == 0
 }
 
+// partial reports whether part of a head is all that came since the last request.
+func (h *heads) partial() bool { return !h.off && !h.coding.Load() && (h.begun || h.n > 0) }
+
 // inRequestLine reports whether the line that has not ended is a request line.
 func (h *heads) inRequestLine() bool { return !h.begun && h.n > 0 }
 

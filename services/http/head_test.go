@@ -74,6 +74,8 @@ func TestBareErrorsAreWhole(t *testing.T) {
 		{"GET /b HTTP/1.1\r\nX: " + strings.Repeat("x", 100<<10), "GET /b HTTP/1.1", 431},
 		{"POST /c HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", "POST /c HTTP/1.1", 501},
 		{"GET / HTTP/7.7\r\nHost: a\r\n\r\n", "GET / HTTP/7.7", 505},
+		{"GET /d HTTP/1.1\r\nHost: a\r\nExpect: tea\r\n\r\n", "GET /d HTTP/1.1", 417},
+		{"GET /e HTTP/1.0\r\nExpect: tea\r\n\r\n", "GET /e HTTP/1.0", 417},
 	} {
 		resp, err := http.ReadResponse(bufio.NewReader(strings.NewReader(w.raw(t, c.in))), nil)
 		require.NoError(t, err, c.request)
@@ -88,7 +90,7 @@ func TestBareErrorsAreWhole(t *testing.T) {
 		require.Contains(t, string(body), fmt.Sprint(c.status, " "))
 	}
 	require.NoError(t, w.Stop())
-	for _, want := range []string{`request="GET /a b HTTP/1.1"`, "result=414", "result=431", "result=501", "result=505"} {
+	for _, want := range []string{`request="GET /a b HTTP/1.1"`, "result=414", "result=431", "result=501", "result=505", `request="GET /d HTTP/1.1" result=417`, `request="GET /e HTTP/1.0" result=417`} {
 		require.Contains(t, log.String(), want)
 	}
 }

@@ -331,6 +331,7 @@ func TestAccessLines(t *testing.T) {
 	w.do(t, "PUT", "/sink", strings.NewReader("abc"))
 	w.do(t, "GET", "/nothing", nil)
 	w.doWith(t, w.h2(t), "GET", "/blob/7", nil)
+	w.do(t, "HEAD", "/", nil)
 	require.NoError(t, w.Stop())
 	for _, want := range []string{
 		`msg=access client=127.0.0.1:`,
@@ -342,7 +343,8 @@ func TestAccessLines(t *testing.T) {
 	} {
 		require.Contains(t, log.String(), want)
 	}
-	require.Equal(t, 4, strings.Count(log.String(), "msg=access"))
+	require.Regexp(t, `request="HEAD / HTTP/1.1" result=200 took=\S+ bytes=0\n`, log.String())
+	require.Equal(t, 5, strings.Count(log.String(), "msg=access"))
 }
 
 func TestProbe(t *testing.T) {

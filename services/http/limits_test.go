@@ -8,9 +8,11 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -92,6 +94,10 @@ func TestSlowBodyEnds(t *testing.T) {
 		{"upload", "PUT /files/x HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nabc", false, "HTTP/1.1 408 Request Timeout"},
 		{"go-httpbin", "POST /test/post HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nabc", false, "HTTP/1.1 408 Request Timeout"},
 		{"unread", "GET /blob/1 HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nabc", false, "HTTP/1.1 200 OK"},
+		{"no such page", "POST /nope HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nabc", false, "HTTP/1.1 404 Not Found"},
+		{"not served", "POST /blob/1 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", false, "HTTP/1.1 405 Method Not Allowed"},
+		{"unknown method", "TEA /sink HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n", false, "HTTP/1.1 501 Not Implemented"},
+		{"options", "OPTIONS * HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n", false, "HTTP/1.1 204 No Content"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			bubble(t, edit, func(t *testing.T, w *web) {
@@ -121,9 +127,72 @@ func TestSlowBodyEnds(t *testing.T) {
 				wg.Wait()
 				require.NoError(t, err)
 				require.Equal(t, c.want, strings.TrimSpace(line))
-				if strings.Contains(c.want, "408") {
-					require.Equal(t, timeout, took)
+				require.Equal(t, timeout, took)
+			})
+		})
+	}
+}
+
+// A client that waits for 100-continue and gets another answer sends no body: its
+// connection ends soon, and not when the body would have had to be there.
+func TestUnmetExpectationEnds(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "x"), nil, 0o644))
+	edit := func(_ *services.Env, cfg *Config) { cfg.Files, cfg.Upload = dir, true }
+	for _, c := range []struct{ name, head, want string }{
+		{"refused", "PUT /blob/1 HTTP/1.1\r\nExpect: 100-continue\r\n", "HTTP/1.1 405 Method Not Allowed"},
+		{"precondition", "PUT /files/x HTTP/1.1\r\nIf-None-Match: *\r\nExpect: 100-continue\r\n", "HTTP/1.1 412 Precondition Failed"},
+		{"too long", "PUT /test/put HTTP/1.1\r\nX-A: b\r\nExpect: 100-continue\r\n", "HTTP/1.1 413 Request Entity Too Large"},
+		{"unread", "GET /blob/1 HTTP/1.1\r\nExpect: 100-continue\r\n", "HTTP/1.1 200 OK"},
+		{"unknown", "PUT /sink HTTP/1.1\r\nExpect: tea\r\n", "HTTP/1.1 417 Expectation Failed"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			bubble(t, edit, func(t *testing.T, w *web) {
+				length := 100
+				if c.name == "too long" {
+					length = 100 << 20
 				}
+				began := time.Now()
+				got := w.raw(t, fmt.Sprintf("%sHost: a\r\nContent-Length: %d\r\n\r\n", c.head, length))
+				require.Equal(t, c.want, statusLine(got))
+				require.Contains(t, got, "\r\nConnection: close\r\n")
+				require.Less(t, time.Since(began), time.Second)
+			})
+		})
+	}
+}
+
+// Part of a head that stops is answered 408, wherever in it the client stopped, and
+// has its line in the log; a connection that says nothing is not.
+func TestLateHeadIsAnswered(t *testing.T) {
+	const head = "GET /blob/1 HTTP/1.1\r\nHost: a\r\n"
+	for name, c := range map[string]struct{ sent, want string }{
+		"nothing":      {"", ""},
+		"a letter":     {"G", "HTTP/1.1 408 Request Timeout"},
+		"half a line":  {head[:9], "HTTP/1.1 408 Request Timeout"},
+		"a line":       {head[:22], "HTTP/1.1 408 Request Timeout"},
+		"half a field": {head[:28], "HTTP/1.1 408 Request Timeout"},
+		"no end":       {head, "HTTP/1.1 408 Request Timeout"},
+		"second":       {head + "\r\n" + head, "HTTP/1.1 200 OK"},
+		"idle":         {head + "\r\n", "HTTP/1.1 200 OK"},
+		"idle, a byte": {head + "\r\nG", "HTTP/1.1 200 OK"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var log servicestest.Log
+			edit := func(env *services.Env, cfg *Config) {
+				env.Log = slog.New(slog.NewTextHandler(&log, nil))
+				cfg.HeaderTimeout, cfg.IdleTimeout = 2*time.Second, 5*time.Second
+			}
+			bubble(t, edit, func(t *testing.T, w *web) {
+				got := w.raw(t, c.sent)
+				require.Equal(t, c.want, statusLine(got))
+				late := 0
+				if strings.HasSuffix(c.want, "Timeout") || name == "second" || name == "idle, a byte" {
+					late = 1
+				}
+				require.Equal(t, late, strings.Count(got, " 408 Request Timeout\r\n"), got)
+				require.Equal(t, late, strings.Count(log.String(), "result=408"), log.String())
+				require.NotContains(t, got, "400 Bad")
 			})
 		})
 	}

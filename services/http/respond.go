@@ -34,7 +34,10 @@ func (w *response) WriteHeader(status int) {
 		return // net/http would log it; the first header is the one that was sent
 	}
 	if w.body != nil && status >= 400 {
-		status = w.body.status(status)
+		var last bool
+		if status, last = w.body.status(status); last && !w.http2 {
+			w.Header().Set("Connection", "close")
+		}
 	}
 	if to := w.Header().Get("Location"); w.moved != nil && to != "" {
 		w.Header().Set("Location", w.moved(to))
@@ -124,7 +127,9 @@ func (w *response) arm() {
 // wrong or may not have, so the text must not quote the request.
 func (w *response) fail(status int, text string) {
 	if w.body != nil {
-		status = w.body.status(status)
+		if s, _ := w.body.status(status); s != status {
+			status, text = s, ""
+		}
 	}
 	line := strconv.Itoa(status) + " " + http.StatusText(status)
 	if text != "" {

@@ -222,11 +222,15 @@ func (r *returned) Addr() net.Addr { return &net.TCPAddr{} }
 // followState tells gate and connections what net/http says of them.
 func followState(conns *gate) func(net.Conn, http.ConnState) {
 	return func(nc net.Conn, s http.ConnState) {
+		c, ours := nc.(*conn)
+		if ours {
+			c.heading.Store(s == http.StateNew || s == http.StateIdle)
+		}
 		switch s {
 		case http.StateNew:
 			conns.enter()
 		case http.StateIdle:
-			if c, ok := nc.(*conn); ok {
+			if ours {
 				c.isIdle()
 			}
 		case http.StateClosed, http.StateHijacked:

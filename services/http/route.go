@@ -2,6 +2,7 @@ package http
 
 import (
 	"net/http"
+	"net/netip"
 	"strings"
 )
 
@@ -120,13 +121,20 @@ func (s *site) dispatch(w *response, r *http.Request) {
 		w.fail(http.StatusNotImplemented, "this method is not known here")
 		return
 	}
-	if m == options && r.RequestURI == "*" {
-		w.allow(anyMethod)
-		return
-	}
 	if status, why := misdirected(r); status != 0 {
 		w.Header().Set("Connection", "close")
 		w.fail(status, why)
+		return
+	}
+	if path == "" && r.URL.Scheme != "" {
+		// RFC 9110, 4.2.3: the same as "/"; of OPTIONS, as "*" (RFC 9112, 3.2.4).
+		path, r.URL.Path = "/", "/"
+		if m == options && !strings.Contains(r.RequestURI, "?") {
+			path = "*"
+		}
+	}
+	if path == "*" {
+		w.allow(anyMethod)
 		return
 	}
 	if doubtful(r, m) {
@@ -166,10 +174,10 @@ func (s *site) dispatch(w *response, r *http.Request) {
 		w.fail(http.StatusRequestEntityTooLarge, "")
 		return
 	}
-	if r.ContentLength != 0 && r.Body != nil && r.Body != http.NoBody {
+	if w.body != nil {
 		// A copy of the request gets the limited body: net/http looks at the body of
 		// its own one to decide what to skip, and whether 100-continue is still owed.
-		w.body = newBody(w.ResponseWriter, r, rt.limit, s.cfg.BodyTimeout)
+		w.body.limit(w.ResponseWriter, rt.limit)
 		r2 := *r
 		r2.Body = w.body
 		r = &r2
@@ -181,17 +189,44 @@ func (s *site) dispatch(w *response, r *http.Request) {
 // them through (RFC 9112, 3.2).
 func misdirected(r *http.Request) (status int, why string) {
 	switch uri := r.RequestURI; {
-	case uri == "*":
+	case uri == "*" && r.Method != http.MethodOptions:
 		return http.StatusBadRequest, "the target * is for OPTIONS"
 	case r.Method == http.MethodConnect && r.ProtoMajor == 1 && !strings.Contains(uri, ":"):
 		return http.StatusBadRequest, "the target of CONNECT is HOST:PORT"
 	case strings.IndexByte(uri, '#') >= 0:
 		return http.StatusBadRequest, "a request target has no fragment"
+	case r.URL.Opaque != "":
+		return http.StatusBadRequest, "a request target is a path or a URI"
 	case r.URL.Scheme != "" && !strings.EqualFold(r.URL.Scheme, "http"):
 		// RFC 9110, 7.4: https only over a secured connection; and this is no proxy.
 		return http.StatusMisdirectedRequest, "only http is served here"
+	case r.URL.Scheme != "" && r.URL.Host == "": // RFC 9110, 4.2.1
+		return http.StatusBadRequest, "an http URI names a host"
+	case r.URL.User != nil: // RFC 9110, 4.2.4
+		return http.StatusBadRequest, "an http URI names no user"
+	case !validHost(r.Host):
+		return http.StatusBadRequest, "malformed Host header"
 	}
 	return 0, ""
+}
+
+// validHost checks the form of a host with an optional port, or of none (RFC 9110,
+// 7.2; RFC 9112, 3.2: anything else gets 400). net/http looks at the characters alone.
+func validHost(h string) bool {
+	name, port, _ := strings.Cut(h, ":")
+	if strings.HasPrefix(h, "[") {
+		i := strings.IndexByte(h, ']')
+		if i < 0 || i+1 < len(h) && h[i+1] != ':' {
+			return false
+		}
+		name, port = h[1:i], strings.TrimPrefix(h[i+1:], ":")
+		if a, err := netip.ParseAddr(name); err != nil || !a.Is6() {
+			return false
+		}
+	} else if strings.ContainsAny(name, "[]") || name == "" && h != "" {
+		return false
+	}
+	return strings.Trim(port, "0123456789") == ""
 }
 
 // doubtful reports whether where this request ends is open to doubt, so that its

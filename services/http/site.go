@@ -95,6 +95,10 @@ func (s *site) close() {
 func (s *site) ServeHTTP(raw http.ResponseWriter, r *http.Request) {
 	raw.Header()["Server"] = s.server
 	w := &response{ResponseWriter: raw, http2: r.ProtoMajor == 2, timeout: s.cfg.WriteTimeout}
+	if hasBody(r) {
+		w.body = newBody(raw, r, s.cfg.BodyTimeout)
+		defer w.body.finish()
+	}
 	if !s.requests.enter() {
 		raw.Header().Set("Retry-After", "1")
 		w.fail(http.StatusServiceUnavailable, "too many requests at a time")
@@ -142,7 +146,11 @@ func (s *site) access(w *response, r *http.Request, began time.Time) {
 	if status == 0 {
 		status = http.StatusOK
 	}
-	s.env.Access(remote(r.RemoteAddr), requestLine(r), strconv.Itoa(status), took, slog.Int64("bytes", w.bytes))
+	sent := w.bytes
+	if r.Method == http.MethodHead { // net/http keeps them
+		sent = 0
+	}
+	s.env.Access(remote(r.RemoteAddr), requestLine(r), strconv.Itoa(status), took, slog.Int64("bytes", sent))
 }
 
 // refuse makes the answer to what net/http could not read as a request, and writes
