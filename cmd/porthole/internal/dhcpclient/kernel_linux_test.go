@@ -7,12 +7,12 @@ import (
 	"encoding/binary"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,9 +21,9 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"porthole/internal/netns"
 	"porthole/services"
 	"porthole/services/dhcp"
 	"porthole/services/servicestest"
@@ -52,14 +52,15 @@ func command(t *testing.T, name string, args ...string) string {
 	return string(out)
 }
 
-func makeNS(t *testing.T, suffix string) string {
+func makeNS(t *testing.T) string {
 	t.Helper()
-	ns := fmt.Sprintf("phtest-%d-%s", os.Getpid(), suffix)
+	ns := fmt.Sprintf("phtest-%08x", rand.Uint32())
 	if out, err := exec.Command("ip", "netns", "add", ns).CombinedOutput(); err != nil {
 		skip(t, "no network namespace: %v: %s", err, out)
 	}
 	t.Cleanup(func() { exec.Command("ip", "netns", "del", ns).Run() })
-	in(t, ns, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1", "net.ipv4.conf.all.rp_filter=1", "net.ipv4.conf.default.rp_filter=1")
+	in(t, ns, "sysctl", "-qw", "net.ipv4.conf.all.rp_filter=1", "net.ipv4.conf.default.rp_filter=1")
+	in(t, ns, "sysctl", "-eqw", "net.ipv6.conf.all.disable_ipv6=1") // where there is any
 	in(t, ns, "ip", "link", "set", "lo", "up")
 	return ns
 }
@@ -67,25 +68,6 @@ func makeNS(t *testing.T, suffix string) string {
 func in(t *testing.T, ns string, args ...string) string {
 	t.Helper()
 	return command(t, "ip", append([]string{"netns", "exec", ns}, args...)...)
-}
-
-// inside runs f on a thread in ns, which ends with it.
-func inside(t *testing.T, ns string, f func() error) error {
-	t.Helper()
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread must not come back
-		h, err := netns.GetFromName(ns)
-		if err == nil {
-			err = netns.Set(h)
-			h.Close()
-		}
-		if err == nil {
-			err = f()
-		}
-		done <- err
-	}()
-	return <-done
 }
 
 // rig is a running server and the interface at the clients' end.
@@ -123,7 +105,7 @@ func vethRig(t *testing.T) *rig {
 	if os.Getuid() != 0 {
 		skip(t, "needs root")
 	}
-	server, client := makeNS(t, "s"), makeNS(t, "c")
+	server, client := makeNS(t), makeNS(t)
 	command(t, "ip", "link", "add", "ve0", "netns", server, "type", "veth", "peer", "name", "ve1", "netns", client)
 	in(t, server, "ip", "addr", "add", "10.77.0.1/24", "dev", "ve0")
 	in(t, server, "ip", "link", "set", "ve0", "up")
@@ -132,7 +114,7 @@ func vethRig(t *testing.T) *rig {
 		pc  net.PacketConn
 		raw vethNet
 	)
-	require.NoError(t, inside(t, server, func() error {
+	require.NoError(t, netns.Do(server, func() error {
 		lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 			return c.Control(func(fd uintptr) {
 				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 1)
@@ -182,9 +164,9 @@ func tunRig(t *testing.T) *rig {
 	if os.Getuid() != 0 {
 		skip(t, "needs root")
 	}
-	ns := makeNS(t, "t")
+	ns := makeNS(t)
 	var dev *os.File
-	err := inside(t, ns, func() error {
+	err := netns.Do(ns, func() error {
 		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 		if err != nil {
 			return err
@@ -243,7 +225,7 @@ var rigs = map[string]func(*testing.T) *rig{"veth": vethRig, "tun": tunRig}
 func (r *rig) own(t *testing.T, o Options) ([]string, error) {
 	var out bytes.Buffer
 	o.Interface, o.Timeout = r.ifname, patience
-	err := inside(t, r.ns, func() error { return Run(t.Context(), o, &out) })
+	err := netns.Do(r.ns, func() error { return Run(t.Context(), o, &out) })
 	return strings.Split(strings.TrimSpace(out.String()), "\n"), err
 }
 
