@@ -116,7 +116,11 @@ func TestKernelFTP(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			o, dir := ftpWritable(t)
 			o.kind = kind
-			data := make([]byte, 3<<20)
+			size := 3 << 20
+			if testing.Short() {
+				size >>= 3
+			}
+			data := make([]byte, size)
 			for i := range data {
 				data[i] = byte(i * 7 >> 3)
 			}
@@ -132,19 +136,19 @@ func TestKernelFTP(t *testing.T) {
 					cmp passive %[2]s/pub/file
 					curl -gsS -P - -o active %[1]s/pub/file
 					cmp active %[2]s/pub/file
-					head -c 1000000 passive >part
+					head -c %[4]d passive >part
 					curl -gsS -C - -o part %[1]s/pub/file
 					cmp part %[2]s/pub/file
 					curl -gsS -u ann:secret -T passive %[1]s/up%[3]d
 					cmp passive %[2]s/up%[3]d
 					curl -gsS -u ann:secret -P - -T passive %[1]s/upa%[3]d
 					cmp passive %[2]s/upa%[3]d
-					head -c 500000 passive >half
+					head -c %[4]d passive >half
 					curl -gsS -u ann:secret -T half %[1]s/res%[3]d
 					curl -gsS -u ann:secret -C - -T passive %[1]s/res%[3]d
 					cmp passive %[2]s/res%[3]d
 					if curl -gsS -T passive %[1]s/anon%[3]d; then exit 1; fi
-				`, ftp, dir, i))
+				`, ftp, dir, i, size/3))
 				r.sh(fmt.Sprintf(`
 					lftp -c 'set net:timeout 60; set net:max-retries 1; set ftp:passive-mode on; open %[1]s; mirror --parallel=4 pub mirror; ls; get pub/file -o got'
 					cmp got %[2]s/pub/file

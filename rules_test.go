@@ -101,6 +101,9 @@ func mayImport(dir, pkg string) (bool, string) {
 }
 
 func TestFormatAndPackageComments(t *testing.T) {
+	if testing.Short() {
+		t.Skip("reads every line")
+	}
 	comments := map[string][]string{} // folder -> files with a package comment
 	hasGo := map[string]bool{}
 	eachGoFile(t, func(t *testing.T, name string, src []byte) {
