@@ -19,6 +19,7 @@ func TestMain(m *testing.M) {
 // TestScripts runs testdata/script. Scripts that need namespaces say [!e2e] skip;
 // PORTHOLE_E2E=require makes that an error instead.
 func TestScripts(t *testing.T) {
+	e2e := namespaces(t)
 	testscript.Run(t, testscript.Params{
 		Dir:                 filepath.Join("testdata", "script"),
 		RequireExplicitExec: true,
@@ -29,7 +30,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Condition: func(cond string) (bool, error) {
-			return cond == "e2e" && namespaces(t) || cond == "root" && os.Geteuid() == 0, nil
+			return cond == "e2e" && e2e || cond == "root" && os.Geteuid() == 0, nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"json": jsonLines, "await": await,
