@@ -3,6 +3,8 @@ package porthole_test
 import (
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,10 +19,11 @@ import (
 
 // tshark reads a file, with every checksum verified and every record dissected alone
 // (a retransmission that is cut elsewhere counts as malformed in a stream put together),
-// and gives the fields of the frames that a filter leaves, by name.
+// what goes to discard as bytes and not as what the client's port may stand for, and gives the fields of the frames that a filter leaves, by name.
 func tshark(t *testing.T, file, filter string, fields ...string) (frames []map[string]string) {
 	t.Helper()
 	args := []string{"-n", "-r", file, "-Y", filter, "-T", "fields", "-o", "tcp.desegment_tcp_streams:FALSE",
+		"-d", "tcp.port==9,data", "-d", "udp.port==9,data",
 		"-o", "tcp.check_checksum:TRUE", "-o", "udp.check_checksum:TRUE", "-o", "ip.check_checksum:TRUE"}
 	for _, f := range fields {
 		args = append(args, "-e", f)
@@ -66,6 +69,14 @@ func TestKernelCapture(t *testing.T) {
 					ping -c 2 -i 0.05 -W 60 -s 4000 %[2]s
 					dig +time=60 +tries=1 @%[2]s porthole.test >/dev/null`, urls[i], host))
 			}
+			inNamespace(t, r.ns, func() error { // from a port that is EtherNet/IP's
+				c, err := net.DialUDP("udp", &net.UDPAddr{Port: 44818}, net.UDPAddrFromAddrPort(netip.MustParseAddrPort("10.77.0.1:9")))
+				if err == nil {
+					_, err = c.Write([]byte("to nobody in particular"))
+					c.Close()
+				}
+				return err
+			})
 			// Two connections wait, the others are refused, twice.
 			r.sh(`for i in 1 2 3 4 5 6; do curl -s -m 2 http://10.77.0.1:9/ & done; wait || true`)
 			until(t, "rest", func() bool { return r.host.Ledger().Queued == 0 })
