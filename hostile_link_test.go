@@ -2,6 +2,7 @@ package porthole_test
 
 import (
 	"net"
+	"net/netip"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -94,6 +95,31 @@ func TestHostileEthernet(t *testing.T) {
 		r.ip(icmp6(evil6, host6, 133, 0, 0, nil))
 	}
 	r.barrier()
+	r.law()
+}
+
+// TestAnswersFromTheAddressAsked: the host has two IPv6 addresses on an Ethernet link,
+// and a UDP answer comes from the one that was asked (RFC 2181, 4), which need not be the
+// one that the host would choose to speak to that peer from.
+func TestAnswersFromTheAddressAsked(t *testing.T) {
+	r := newHostile(t, tun.PipeOptions{HW: hostHW})
+	linkLocal := netip.MustParseAddr("fe80::ff:fe00:1")
+	for _, port := range []uint16{1000, 1001, 1000} {
+		for _, h := range []netip.Addr{linkLocal, host6, host6, linkLocal} {
+			r.ip(udp(ap(evil6, port), ap(h, 7), []byte("hello")...))
+			b := r.wait("echo", func(b []byte) bool { i, _ := packet.Parse(b, len(b)); return i.Kind == packet.UDP })
+			i, _ := packet.Parse(b, len(b))
+			require.Equal(t, ap(h, 7), ap(i.Src(b), i.SrcPort))
+			require.Equal(t, port, i.DstPort)
+		}
+	}
+	r.ip(udp(ap(evil6, 1002), ap(linkLocal, 7), make([]byte, 4000)...)) // and in fragments
+	for n := 0; n < 4000; {
+		b := r.wait("fragment", func(b []byte) bool { i, _ := packet.Parse(b, len(b)); return i.Kind == packet.Fragment })
+		i, _ := packet.Parse(b, len(b))
+		require.Equal(t, linkLocal, i.Src(b))
+		n += i.PayloadLen()
+	}
 	r.law()
 }
 

@@ -105,7 +105,7 @@ func (pc *PacketConn) reply(b []byte, to netip.AddrPort) bool {
 	if len(b)+headerLen(to.Addr()) > pc.s.facts.MTU {
 		return false
 	}
-	if src, err := pc.s.checkUDP(to, b); err == nil {
+	if src, _ := pc.s.source(to.Addr()); checkUDP(src, to, b) == nil {
 		pc.answered()
 		o := &pc.answerer.out
 		_ = pc.s.sendWhole(o, netip.AddrPortFrom(src, pc.port.Number()), to, b, &pc.ipID, false) // Out counts

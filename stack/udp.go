@@ -58,6 +58,7 @@ type PacketConn struct {
 	readers atomic.Int32                  // in ReadFrom now: more than one pass the wake token on
 	soft    atomic.Pointer[syscall.Errno] // pending ICMP error of a connected socket
 	ipID    atomic.Uint32
+	told    told
 	pace    pace
 	taken   atomic.Uint32 // by ReadFrom
 
@@ -168,6 +169,7 @@ func (pc *PacketConn) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error)
 				continue
 			}
 			n, _ := p.CopyPayload(b)
+			pc.heard(from, p.To().Addr())
 			if pc.s.flows != nil {
 				now := pc.s.now()
 				pc.s.flows.Read(now, p.IP(), p.Info(), now-p.At())
@@ -218,7 +220,7 @@ func (pc *PacketConn) WriteToUDPAddrPort(b []byte, to netip.AddrPort) (int, erro
 		return 0, pc.err("write", errTimeout)
 	}
 	to = netip.AddrPortFrom(to.Addr().Unmap().WithZone(""), to.Port())
-	if err := pc.s.sendUDP(pc.port.Number(), to, b, &pc.ipID); err != nil {
+	if err := pc.s.sendUDP(netip.AddrPortFrom(pc.source(to), pc.port.Number()), to, b, &pc.ipID); err != nil {
 		return 0, pc.err("write", err)
 	}
 	return len(b), nil

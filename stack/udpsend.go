@@ -21,14 +21,12 @@ import (
 // The way of a datagram out: straight to the device when it fits one packet, through
 // netstack when it has to be cut or its link address asked for.
 
-// sendUDP sends one datagram from a port of the host, straight to the device when
-// it fits one packet and needs no link address.
-func (s *Stack) sendUDP(port uint16, to netip.AddrPort, b []byte, id *atomic.Uint32) error {
-	src, err := s.checkUDP(to, b)
-	if err != nil {
+// sendUDP sends one datagram from one of the host's addresses, straight to the device
+// when it fits one packet and needs no link address.
+func (s *Stack) sendUDP(from, to netip.AddrPort, b []byte, id *atomic.Uint32) error {
+	if err := checkUDP(from.Addr(), to, b); err != nil {
 		return err
 	}
-	from := netip.AddrPortFrom(src, port)
 	if s.ethernet() || len(b)+headerLen(to.Addr()) > s.facts.MTU {
 		return s.sendRouted(from, to, b)
 	}
@@ -37,18 +35,18 @@ func (s *Stack) sendUDP(port uint16, to netip.AddrPort, b []byte, id *atomic.Uin
 	return s.sendWhole(o, from, to, b, id, true)
 }
 
-// checkUDP reports why b cannot go to an address, or from which of the host's it does.
-func (s *Stack) checkUDP(to netip.AddrPort, b []byte) (src netip.Addr, err error) {
-	src, ok := s.source(to.Addr())
+// checkUDP reports why b cannot go from src, which is invalid when the host has no
+// address to speak from, to an address.
+func checkUDP(src netip.Addr, to netip.AddrPort, b []byte) error {
 	switch {
-	case !ok:
-		err = syscall.ENETUNREACH
+	case !src.IsValid():
+		return syscall.ENETUNREACH
 	case to.Port() == 0:
-		err = syscall.EINVAL
+		return syscall.EINVAL
 	case len(b) > maxUDP6 || src.Is4() && len(b) > maxUDP4:
-		err = syscall.EMSGSIZE
+		return syscall.EMSGSIZE
 	}
-	return src, err
+	return nil
 }
 
 // sendWhole sends a datagram that fits one packet and needs no link address. It needs o
