@@ -110,7 +110,9 @@ func (ln *Listener) NotifyEvent(waiter.EventMask) { ln.s.drain.add(ln) }
 
 // Accept implements net.Listener.
 func (ln *Listener) Accept() (net.Conn, error) {
-	ln.pace.wait(ln.closed, nil)
+	if ln.pace.wait(ln.closed, nil) {
+		defer ln.pace.pass()
+	}
 	if fl := ln.s.flows; fl != nil && ln.door.Stats().Waiting == 0 {
 		fl.Idle(ln.s.now(), demux.TCPPort(ln.port))
 	}

@@ -62,12 +62,15 @@ func (d Delay) next() time.Duration {
 }
 
 // pace holds a service back before it takes something out of its queue. The zero
-// value does not; changing it wakes who waits in it.
+// value does not; changing it wakes who waits in it. However many goroutines of a
+// service read a port, while it is held back they are one server: whoever is about to
+// take something has the turn, and the delay of the next begins when it has.
 type pace struct {
 	mu      sync.Mutex
 	delay   Delay
 	hold    bool // take nothing at all
 	changed chan struct{}
+	turn    chan struct{} // holds a token while somebody has the turn
 }
 
 func (p *pace) set(d Delay, hold bool) {
@@ -93,33 +96,43 @@ func (p *pace) free() bool {
 }
 
 // wait returns when the service may take the next one, or earlier when closed is or
-// the deadline passes. A change counts at once: a delay begins anew.
-func (p *pace) wait(closed <-chan struct{}, dead *deadline) {
+// the deadline passes. A change counts at once: a delay begins anew. Who has been given
+// the turn passes it on when it has taken something, or gives up.
+func (p *pace) wait(closed <-chan struct{}, dead *deadline) (turn bool) {
 	for {
 		p.mu.Lock()
 		d, hold := p.delay, p.hold
 		if d.Mean == 0 && !hold {
 			p.mu.Unlock()
-			return
+			return turn
 		}
 		if p.changed == nil {
 			p.changed = make(chan struct{})
 		}
-		changed := p.changed
+		if p.turn == nil {
+			p.turn = make(chan struct{}, 1)
+		}
+		changed, mine := p.changed, p.turn
 		p.mu.Unlock()
 		var fire <-chan time.Time
 		var timer *time.Timer
-		if !hold {
-			timer = time.NewTimer(d.next())
-			fire = timer.C
+		if turn {
+			mine = nil
+			if !hold {
+				timer = time.NewTimer(d.next())
+				fire = timer.C
+			}
 		}
 		var late <-chan struct{}
 		if dead != nil {
 			late = dead.wait()
 		}
 		select {
+		case mine <- struct{}{}:
+			turn = true
+			continue
 		case <-fire:
-			return
+			return turn
 		case <-closed:
 		case <-late:
 		case <-changed:
@@ -131,9 +144,12 @@ func (p *pace) wait(closed <-chan struct{}, dead *deadline) {
 		if timer != nil {
 			timer.Stop()
 		}
-		return
+		return turn
 	}
 }
+
+// pass gives the turn to the next.
+func (p *pace) pass() { <-p.turn }
 
 // SetPace sets how a bound port's service takes from its queue; false when nobody
 // has the port. When it has returned, a service on hold takes nothing more, a read or

@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -34,20 +35,25 @@ func TestPace(t *testing.T) {
 			f()
 			return time.Since(began)
 		}
-		require.Zero(t, took(func() { p.wait(closed, nil) }))
+		wait := func(dead *deadline) {
+			if p.wait(closed, dead) {
+				p.pass()
+			}
+		}
+		require.Zero(t, took(func() { wait(nil) }))
 		p.set(Delay{Mean: 2 * time.Second}, false)
-		require.Equal(t, 2*time.Second, took(func() { p.wait(closed, nil) }))
+		require.Equal(t, 2*time.Second, took(func() { wait(nil) }))
 
 		p.set(Delay{}, true) // take nothing
 		go func() { time.Sleep(time.Minute); p.set(Delay{Mean: time.Second}, false) }()
-		require.Equal(t, 61*time.Second, took(func() { p.wait(closed, nil) }))
+		require.Equal(t, 61*time.Second, took(func() { wait(nil) }))
 
 		p.set(Delay{}, true)
 		var dead deadline
 		dead.set(time.Now().Add(3 * time.Second))
-		require.Equal(t, 3*time.Second, took(func() { p.wait(closed, &dead) }))
+		require.Equal(t, 3*time.Second, took(func() { wait(&dead) }))
 		go func() { time.Sleep(time.Second); close(closed) }()
-		require.Equal(t, time.Second, took(func() { p.wait(closed, nil) }))
+		require.Equal(t, time.Second, took(func() { wait(nil) }))
 
 		sum := time.Duration(0)
 		d := Delay{Mean: time.Millisecond, Exponential: true}
@@ -55,5 +61,61 @@ func TestPace(t *testing.T) {
 			sum += d.next()
 		}
 		require.InEpsilon(t, float64(20*time.Second), float64(sum), 0.05)
+	})
+}
+
+// TestPaceOfMany: several goroutines that read one port are one server while it is held
+// back. Who waits for a turn hears of a change, a deadline and the end as who has it does.
+func TestPaceOfMany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var p pace
+		closed := make(chan struct{})
+		p.set(Delay{Mean: 100 * time.Millisecond}, false)
+		taken, ended := 0, make(chan struct{}, 4)
+		var mu sync.Mutex
+		began := time.Now()
+		for range 4 {
+			go func() {
+				defer func() { ended <- struct{}{} }()
+				for {
+					turn := p.wait(closed, nil)
+					if isClosed(closed) {
+						if turn {
+							p.pass()
+						}
+						return
+					}
+					mu.Lock()
+					taken++
+					mu.Unlock()
+					if turn {
+						p.pass()
+					}
+					if p.free() {
+						time.Sleep(time.Second)
+					}
+				}
+			}()
+		}
+		count := func(at time.Duration) int {
+			time.Sleep(time.Until(began.Add(at)))
+			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
+			return taken
+		}
+		require.Equal(t, 10, count(time.Second+time.Millisecond))
+		var dead deadline
+		dead.set(time.Now().Add(time.Millisecond)) // before it can have a turn
+		require.False(t, p.wait(closed, &dead))
+		require.Equal(t, time.Second+2*time.Millisecond, time.Since(began))
+		p.set(Delay{}, false) // no one-by-one any more
+		require.Equal(t, 14, count(time.Second+3*time.Millisecond))
+		p.set(Delay{}, true)
+		require.Equal(t, 14, count(10*time.Second))
+		close(closed)
+		for range 4 {
+			<-ended
+		}
 	})
 }

@@ -139,7 +139,9 @@ func (pc *PacketConn) ReadFrom(b []byte) (int, net.Addr, error) {
 func (pc *PacketConn) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
 	pc.readers.Add(1)
 	defer pc.readers.Add(-1)
-	pc.pace.wait(pc.closed, &pc.rdead)
+	if pc.pace.wait(pc.closed, &pc.rdead) {
+		defer pc.pace.pass()
+	}
 	for {
 		if isClosed(pc.closed) {
 			return 0, netip.AddrPort{}, pc.err("read", net.ErrClosed)
