@@ -46,7 +46,7 @@ var imports = []struct {
 	{dir: "portholetest", may: []string{".", "stack/stacktest", "tun", "demux", "services"}, why: "a host and its client in a test"},
 	{dir: "bench", may: []string{".", "internal/netns", "services", "services/", "tun"}, why: "it measures the library as any user has it"},
 	{dir: "cmd/porthole/internal/lab", may: []string{"internal/spell", "cmd/porthole/internal/columns", "cmd/porthole/internal/config", "cmd/porthole/internal/plot"}, why: "the framework knows neither queue nor host"},
-	{dir: "cmd/porthole/internal/lab/recording", may: []string{"demux/flow"}, why: "it reads files"},
+	{dir: "cmd/porthole/internal/lab/recording", may: []string{"demux", "demux/flow"}, why: "it reads files"},
 	{dir: "cmd/porthole/internal/lab/model", may: []string{"cmd/porthole/internal/lab", "cmd/porthole/internal/lab/recording", "demux", "demux/packet", "demux/flow", "impair"}, why: "model experiments drive the product's own queue"},
 	{dir: "cmd/porthole/internal/lab/rig", may: []string{"cmd/porthole/internal/lab", "cmd/porthole/internal/sandbox", "cmd/porthole/internal/pause", ".", "services", "tun", "stack/stacktest", "impair"}, why: "rig experiments are users of the library"},
 	{dir: "cmd/porthole/internal/plot", why: "a figure is a value"},

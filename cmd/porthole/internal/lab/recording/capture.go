@@ -10,10 +10,12 @@ import (
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
 	"github.com/gopacket/gopacket/pcapgo"
+
+	"porthole/demux"
 )
 
-// source hands out packets with the type of their link.
-type source func() (data []byte, ci gopacket.CaptureInfo, link layers.LinkType, err error)
+// source hands out packets with the type of their link, and what porthole said of them.
+type source func() (data []byte, ci gopacket.CaptureInfo, link layers.LinkType, said remark, err error)
 
 // open knows pcapng from pcap. A capture of porthole's with --places has a packet at
 // each station: the device's copy is the one that counts.
@@ -27,34 +29,36 @@ func open(b *bufio.Reader) (source, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read pcap: %w", err)
 		}
-		return func() ([]byte, gopacket.CaptureInfo, layers.LinkType, error) {
+		return func() ([]byte, gopacket.CaptureInfo, layers.LinkType, remark, error) {
 			data, ci, err := r.ReadPacketData()
-			return data, ci, r.LinkType(), err
+			return data, ci, r.LinkType(), remark{}, err
 		}, nil
 	}
-	r, err := pcapgo.NewNgReader(b, pcapgo.NgReaderOptions{WantMixedLinkType: true, SkipUnknownVersion: true})
+	c := &comments{r: b}
+	r, err := pcapgo.NewNgReader(c, pcapgo.NgReaderOptions{WantMixedLinkType: true, SkipUnknownVersion: true})
 	if err != nil {
 		return nil, fmt.Errorf("read pcapng: %w", err)
 	}
 	var interfaces []pcapgo.NgInterface
-	return func() ([]byte, gopacket.CaptureInfo, layers.LinkType, error) {
+	return func() ([]byte, gopacket.CaptureInfo, layers.LinkType, remark, error) {
 		for {
 			data, ci, err := r.ReadPacketData()
 			if err != nil {
-				return nil, ci, 0, err
+				return nil, ci, 0, remark{}, err
 			}
+			said := c.next()
 			for i := len(interfaces); i < r.NInterfaces(); i++ {
 				in, err := r.Interface(i)
 				if err != nil {
-					return nil, ci, 0, err
+					return nil, ci, 0, said, err
 				}
 				interfaces = append(interfaces, in)
 			}
 			if ci.InterfaceIndex < 0 || ci.InterfaceIndex >= len(interfaces) {
-				return nil, ci, 0, fmt.Errorf("a packet names interface %d of %d", ci.InterfaceIndex, len(interfaces))
+				return nil, ci, 0, said, fmt.Errorf("a packet names interface %d of %d", ci.InterfaceIndex, len(interfaces))
 			}
 			if in := interfaces[ci.InterfaceIndex]; in.Name == "device" || !stations(interfaces) {
-				return data, ci, in.LinkType, nil
+				return data, ci, in.LinkType, said, nil
 			}
 		}
 	}, nil
@@ -101,7 +105,7 @@ func (p *ports) capture(b *bufio.Reader, only string) error {
 	r := &reader{p, only, map[pair]*conversation{}}
 	packets := 0
 	for {
-		data, ci, link, err := next()
+		data, ci, link, said, err := next()
 		switch {
 		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF) && packets > 0:
 			return nil
@@ -109,11 +113,11 @@ func (p *ports) capture(b *bufio.Reader, only string) error {
 			return fmt.Errorf("packet %d: %w", packets+1, err)
 		}
 		packets++
-		r.packet(data, link, ci.Timestamp.UnixNano())
+		r.packet(data, link, ci.Timestamp.UnixNano(), said)
 	}
 }
 
-func (r *reader) packet(data []byte, link layers.LinkType, at int64) {
+func (r *reader) packet(data []byte, link layers.LinkType, at int64, said remark) {
 	pkt := gopacket.NewPacket(data, link, gopacket.DecodeOptions{Lazy: true, NoCopy: true})
 	var from, to netip.Addr
 	switch ip := pkt.NetworkLayer().(type) {
@@ -126,7 +130,7 @@ func (r *reader) packet(data []byte, link layers.LinkType, at int64) {
 	}
 	switch l := pkt.TransportLayer().(type) {
 	case *layers.UDP:
-		r.datagram(netip.AddrPortFrom(from, uint16(l.SrcPort)), netip.AddrPortFrom(to, uint16(l.DstPort)), at)
+		r.datagram(netip.AddrPortFrom(from, uint16(l.SrcPort)), netip.AddrPortFrom(to, uint16(l.DstPort)), at, said)
 	case *layers.TCP:
 		r.segment(netip.AddrPortFrom(from, uint16(l.SrcPort)), netip.AddrPortFrom(to, uint16(l.DstPort)), l, at)
 	}
@@ -156,7 +160,7 @@ func (r *reader) begin(p pair) *conversation {
 
 // datagram: the side that speaks first is the client, unless the port that was asked
 // for says otherwise.
-func (r *reader) datagram(from, to netip.AddrPort, at int64) {
+func (r *reader) datagram(from, to netip.AddrPort, at int64, said remark) {
 	c, fromClient := r.find(from, to, false)
 	if c == nil {
 		p := pair{from, to, false}
@@ -175,10 +179,18 @@ func (r *reader) datagram(from, to netip.AddrPort, at int64) {
 		}
 		return
 	}
-	if i, ok := r.add(c.port, request{at: at}); ok && len(c.open) < limitOpen {
+	q := request{at: at}
+	if said.fate == taken {
+		q.taken = at + int64(said.waited)
+	}
+	// One that was dropped is never answered.
+	if i, ok := r.add(c.port, q); ok && len(c.open) < limitOpen && (said.fate == "" || said.fate == taken) {
 		c.open = append(c.open, i)
 	}
 }
+
+// taken is the fate of a datagram that its service has read.
+var taken = demux.ToService.String()
 
 // segment: a SYN is a request, unless it is the same one again; the server's first FIN
 // or RST is its end.

@@ -66,6 +66,9 @@ func (p *ports) datagrams(f *flow.Flow) {
 		case r.What != flow.Segment:
 		case r.Dir == flow.In:
 			if i, ok := p.add(f.Port(), request{at: began + int64(r.At)}); ok && !r.Fate.Dropped() {
+				if len(open) == 0 && f.Read != 0 && began+int64(f.Read-f.Waited) == p.all[f.Port()][i].at {
+					p.all[f.Port()][i].taken = began + int64(f.Read)
+				}
 				open = append(open, i)
 			}
 		case len(open) > 0:

@@ -13,6 +13,10 @@
 //	TCP     from the last SYN, or the end of the one before, until the server ends it
 //	flows   TCP: between two accepts, where the second connection waited for it
 //
+// What porthole itself has written says when the service took each datagram: then it is
+// between two of those, where the second waited. Its answer may be long out while the
+// service still works, as under service-delay.
+//
 // What has no answer gets the median of the others. What is read is bounded by Limit.
 package recording
 
@@ -65,6 +69,7 @@ func (p pair) port() string {
 // request is one as it is read: times in ns since the epoch, 0 for none.
 type request struct {
 	at, done int64
+	taken    int64         // UDP: when the service read it, where that is known
 	again    int64         // its SYN, the last time: before that the service did not have it
 	serve    time.Duration // reckoned in the end; negative: not known
 }
@@ -113,10 +118,12 @@ func (p *ports) choose(port string) (string, error) {
 // recording makes one of a port's requests.
 func (p *ports) recording(port string) (*Recording, error) {
 	rs := p.all[port]
+	if p.reckonTaken(rs) {
+		return p.made(port, rs)
+	}
 	// In the order in which they ended, which is the one in which they were served: a
 	// connection that was refused at first came early and was served late.
 	slices.SortStableFunc(rs, func(a, b request) int { return cmp.Compare(a.done, b.done) })
-	var known []time.Duration
 	free := int64(0)
 	for i := range rs {
 		r := &rs[i]
@@ -124,13 +131,60 @@ func (p *ports) recording(port string) (*Recording, error) {
 		if r.done != 0 {
 			r.serve = time.Duration(max(r.done-max(r.at, r.again, free), 0))
 			free = r.done
-			known = append(known, r.serve)
 		}
 	}
+	return p.made(port, rs)
+}
+
+// reckonTaken finds the service times of datagrams whose service told when it took
+// them: false, and nothing is changed, when none has waited for the one before.
+func (p *ports) reckonTaken(rs []request) bool {
+	var order []int
+	for i := range rs {
+		if rs[i].taken != 0 {
+			order = append(order, i)
+		}
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(rs[a].taken, rs[b].taken) })
+	var known []time.Duration
+	for k := 1; k < len(order); k++ {
+		if r := rs[order[k]]; r.taken-r.at >= int64(waited) {
+			known = append(known, time.Duration(r.taken-rs[order[k-1]].taken))
+		}
+	}
+	if len(known) == 0 {
+		return false
+	}
+	slices.Sort(known)
+	usual := known[len(known)/2]
+	for i := range rs {
+		rs[i].serve = -1
+	}
+	for k, i := range order {
+		r := &rs[i]
+		r.serve = max(usual, time.Duration(r.done-r.taken))
+		if k+1 == len(order) {
+			break
+		}
+		// Free again at the latest when it took the next; just then, if that one waited.
+		next := rs[order[k+1]]
+		if gap := time.Duration(next.taken - r.taken); next.taken-next.at >= int64(waited) || r.serve > gap {
+			r.serve = gap
+		}
+	}
+	return true
+}
+
+// made is the recording of a port whose service times are reckoned.
+func (p *ports) made(port string, rs []request) (*Recording, error) {
 	slices.SortStableFunc(rs, func(a, b request) int { return cmp.Compare(a.at, b.at) })
 	rec := &Recording{Port: port, Notes: p.notes[port]}
+	var known []time.Duration
 	for _, r := range rs {
 		rec.Requests = append(rec.Requests, Request{time.Duration(r.at - rs[0].at), r.serve})
+		if r.serve >= 0 {
+			known = append(known, r.serve)
+		}
 	}
 	if len(known) == 0 {
 		return rec, ErrNoService
