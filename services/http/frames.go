@@ -2,8 +2,8 @@ package http
 
 import (
 	"encoding/binary"
+	"errors"
 	"io"
-	"net"
 	"strings"
 
 	"golang.org/x/net/http2/hpack"
@@ -19,9 +19,13 @@ import (
 // passes as it came, errors included; what it does not understand it leaves to the
 // server to complain about.
 type frames struct {
-	conn  net.Conn
+	conn  io.Reader
 	ready []byte // goes to the server before anything else is read
-	space [frameHeader + maxSettings]byte
+	space [frameHeader + 2*maxSettings]byte
+
+	// Of a connection that was upgraded (upgrade.go); nil after its first frame.
+	request  []byte // HEADERS of stream 1, behind the client's SETTINGS
+	settings []byte // of HTTP2-Settings, before the client's own
 
 	head   [frameHeader]byte
 	got    int // bytes of head
@@ -37,6 +41,10 @@ type frames struct {
 	malformed bool
 	fields    *hpack.Decoder // nil when its table was lost: the server will end the connection
 }
+
+// errNotSettings ends a connection whose upgrade was not followed by SETTINGS (RFC
+// 9113, 3.4), or by more of them than there are.
+var errNotSettings = errors.New("no SETTINGS after the preface")
 
 const (
 	kindHeaders      = 0x1
@@ -58,7 +66,7 @@ const (
 	hpackTable = 4096
 )
 
-func newFrames(c net.Conn, headerLimit int) *frames {
+func newFrames(c io.Reader, headerLimit int) *frames {
 	f := &frames{conn: c}
 	f.fields = hpack.NewDecoder(hpackTable, f.field)
 	f.fields.SetMaxStringLength(headerLimit)
@@ -102,16 +110,21 @@ func (f *frames) begin() error {
 	kind, flags := f.head[3], f.head[4]
 	f.stream = binary.BigEndian.Uint32(f.head[5:]) & (1<<31 - 1)
 	if kind == kindSettings && flags&flagAck == 0 && length <= maxSettings && length%settingSize == 0 && f.stream == 0 {
-		whole := f.space[:frameHeader+length]
-		if _, err := io.ReadFull(f.conn, whole[frameHeader:]); err != nil {
+		own := frameHeader + copy(f.space[frameHeader:], f.settings)
+		whole := f.space[:own+length]
+		if _, err := io.ReadFull(f.conn, whole[own:]); err != nil {
 			return err
 		}
 		kept := lastSettings(whole[frameHeader:])
 		whole = whole[:frameHeader+kept]
 		copy(whole, f.head[:])
 		whole[0], whole[1], whole[2] = byte(kept>>16), byte(kept>>8), byte(kept)
-		f.got, f.ready = 0, whole
+		f.got, f.ready = 0, append(whole, f.request...)
+		f.request, f.settings = nil, nil
 		return nil
+	}
+	if f.request != nil {
+		return errNotSettings
 	}
 	f.ready = append(f.space[:0], f.head[:]...)
 	f.got, f.left = 0, length

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"testing"
@@ -97,13 +98,14 @@ func upgradeTo2(t *testing.T, w *web, request string, preface func(net.Conn)) (*
 // streams reads answers frame by frame.
 type streams struct {
 	t      *testing.T
+	r      io.Reader
 	fr     *http2.Framer
 	dec    *hpack.Decoder
 	status string
 }
 
 func newStreams(t *testing.T, r io.Reader) *streams {
-	s := &streams{t: t, fr: http2.NewFramer(io.Discard, r)}
+	s := &streams{t: t, r: r, fr: http2.NewFramer(io.Discard, r)}
 	s.dec = hpack.NewDecoder(4096, func(f hpack.HeaderField) {
 		if f.Name == ":status" {
 			s.status = f.Value
@@ -190,6 +192,48 @@ func TestUpgrade(t *testing.T) {
 	}
 }
 
+// The settings that the request brought count, those of the client's SETTINGS frame
+// after them (RFC 7540, 3.2.1); and a malformed request is one, however the connection
+// came to HTTP/2.
+func TestUpgradeSettings(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		frame []http2.Setting
+		want  int
+	}{
+		{"the request's", nil, 1 << 10},
+		{"another one", []http2.Setting{{ID: http2.SettingHeaderTableSize, Val: 4096}}, 1 << 10},
+		{"overruled", []http2.Setting{{ID: http2.SettingInitialWindowSize, Val: 7}}, 7},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := start(t, nil)
+			request := strings.Replace(upgradeRequest("GET", "/blob/9000"), "AAQAEAAA", "AAQAAAQA", 1) // 1 KiB
+			s, conn := upgradeTo2(t, w, request, func(conn net.Conn) {
+				io.WriteString(conn, http2.ClientPreface)
+				http2.NewFramer(conn, nil).WriteSettings(c.frame...)
+			})
+			k := newTalk(readWriter{s.r, conn})
+			k.await(t, dataOf(1, c.want)) // net/http fills the window at once
+			require.NoError(t, k.get(3, k.fields("connection", "close")))
+			k.await(t, resetOf(3, http2.ErrCodeProtocol))
+		})
+	}
+	w := start(t, nil)
+	request := strings.Replace(upgradeRequest("GET", "/blob/1"), "AAQAEAAA", "AAIAAAAC", 1) // ENABLE_PUSH=2
+	s, conn := upgradeTo2(t, w, request, func(conn net.Conn) { sendPreface(conn) })
+	k := newTalk(readWriter{s.r, conn})
+	k.await(t, func(f http2.Frame) bool {
+		away, ok := f.(*http2.GoAwayFrame)
+		return ok && away.ErrCode == http2.ErrCodeProtocol
+	})
+}
+
+// readWriter is a connection of which more was read than was wanted.
+type readWriter struct {
+	io.Reader
+	io.Writer
+}
+
 // What may not be upgraded is answered in HTTP/1.1, as RFC 9110, 7.8 allows.
 func TestNoUpgrade(t *testing.T) {
 	w := start(t, nil)
@@ -217,8 +261,10 @@ func TestUpgradeThenNothing(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, nil, func(t *testing.T, w *web) {
-				_, c := upgradeTo2(t, w, upgradeRequest("GET", "/blob/1"), func(c net.Conn) { io.WriteString(c, say) })
-				require.NoError(t, c.SetDeadline(time.Now().Add(time.Hour)))
+				_, c := upgradeTo2(t, w, upgradeRequest("GET", "/blob/1"), func(c net.Conn) {
+					require.NoError(t, c.SetDeadline(time.Now().Add(time.Hour)))
+					io.WriteString(c, say)
+				})
 				_, err := io.Copy(io.Discard, c)
 				require.NotErrorIs(t, err, os.ErrDeadlineExceeded, "still open")
 			})
@@ -250,29 +296,40 @@ func FuzzUpgraded(f *testing.F) {
 	f.Add(b.Bytes(), uint8(1))
 	f.Add([]byte(http2.ClientPreface), uint8(7))
 	f.Add([]byte{}, uint8(3))
-	// Whatever the client says and however it is cut, what it said comes through in
-	// order with the insert once, right after the first frame.
+	b.Write(firstRequest(&http.Request{Method: "GET", URL: &url.URL{Path: "/a"}}))
+	f.Add(b.Bytes(), uint8(2))
+	// Whatever the client says and however it is cut: the preface and SETTINGS come
+	// through, once with what the request brought, and then what any connection says.
 	f.Fuzz(func(t *testing.T, in []byte, step uint8) {
-		insert := []byte("INSERT")
-		c := &upgraded{Conn: &readConn{r: bytes.NewReader(in)}, passing: prefaceLen + frameHeader, insert: insert}
-		var got []byte
-		p := make([]byte, int(step)+1)
-		for {
-			n, err := c.Read(p)
-			got = append(got, p[:n]...)
-			if err != nil {
-				break
+		readAll := func(c io.Reader) (got []byte) {
+			p := make([]byte, int(step)+1)
+			for {
+				n, err := c.Read(p)
+				got = append(got, p[:n]...)
+				if err != nil {
+					return got
+				}
 			}
 		}
-		want := in
-		if len(in) >= prefaceLen+frameHeader {
-			h := in[prefaceLen:]
-			end := prefaceLen + frameHeader + int(h[0])<<16 + int(h[1])<<8 + int(h[2])
-			if len(in) >= end {
-				want = append(append(append([]byte{}, in[:end]...), insert...), in[end:]...)
-			}
+		settings, request := []byte{0, 4, 0, 0, 0, 9}, []byte("REQUEST")
+		got := readAll(newUpgraded(&readConn{r: bytes.NewReader(in)}, nil, settings, request, 1<<16))
+		rest, ok := bytes.CutPrefix(in, []byte(clientPreface))
+		if !ok {
+			require.True(t, strings.HasPrefix(clientPreface, string(got)))
+			return
 		}
-		require.True(t, bytes.Equal(want, got))
+		want := []byte(clientPreface)
+		h, err := http2.ReadFrameHeader(bytes.NewReader(rest))
+		if err == nil && h.Type == http2.FrameSettings && h.Flags&http2.FlagSettingsAck == 0 && h.StreamID == 0 &&
+			h.Length <= maxSettings && h.Length%settingSize == 0 && len(rest) >= frameHeader+int(h.Length) {
+			head, own := rest[:frameHeader], rest[frameHeader:frameHeader+h.Length]
+			all := append(append([]byte{}, settings...), own...)
+			all = all[:lastSettings(all)]
+			want = append(want, byte(len(all)>>16), byte(len(all)>>8), byte(len(all)))
+			want = append(append(append(want, head[3:]...), all...), request...)
+			want = append(want, readAll(newFrames(bytes.NewReader(rest[frameHeader+h.Length:]), 1<<16))...)
+		}
+		require.Equal(t, want, got)
 	})
 }
 

@@ -167,7 +167,7 @@ func (s *site) dispatch(w *response, r *http.Request) {
 		w.allow(rt.methods)
 		return
 	}
-	if s.wantsUpgrade(r) && s.upgrade(w, r) {
+	if settings, ok := s.wantsUpgrade(r); ok && s.upgrade(w, r, settings) {
 		return
 	}
 	if r.ContentLength > rt.limit {

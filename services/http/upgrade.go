@@ -2,6 +2,7 @@ package http
 
 import (
 	"encoding/base64"
+	"io"
 	"net"
 	"net/http"
 	"slices"
@@ -12,29 +13,28 @@ import (
 // not serve, and `curl --http2` still asks for. The request that came as HTTP/1.1
 // must be answered on stream 1 of the HTTP/2 connection that follows. Instead of
 // a second HTTP/2 server, the connection goes back to net/http by prior
-// knowledge, through a listener of our own, and upgraded puts the first request
-// into the bytes that the server reads:
+// knowledge, through a listener of our own, and what the server reads is (frames.go):
 //
-//	client's preface, client's SETTINGS   as they come
+//	client's preface                      as it comes
+//	SETTINGS                              those of the HTTP2-Settings field, then the client's
 //	HEADERS of stream 1                   made here from the HTTP/1.1 request
-//	whatever the client sends then        as it comes
+//	whatever the client sends then        as of any HTTP/2 connection
 //
-// The values in the HTTP2-Settings field are not applied: the client's SETTINGS
-// frame, which the preface must hold, says them again. Requests with a body stay
-// HTTP/1.1, as a server is free to decide.
+// Requests with a body stay HTTP/1.1, as a server is free to decide.
 
-// wantsUpgrade checks the request as RFC 7540, 3.2 and 3.2.1 ask.
-func (s *site) wantsUpgrade(r *http.Request) bool {
+// wantsUpgrade checks the request as RFC 7540, 3.2 and 3.2.1 ask, and returns the
+// payload of HTTP2-Settings.
+func (s *site) wantsUpgrade(r *http.Request) (settings []byte, ok bool) {
 	if len(r.Header["Upgrade"]) == 0 || !s.cfg.H2C || r.ProtoMajor != 1 || r.ProtoMinor < 1 || r.ContentLength != 0 {
-		return false
+		return nil, false
 	}
 	set := r.Header["Http2-Settings"]
 	if len(set) != 1 || !hasToken(r.Header["Upgrade"], "h2c") ||
 		!hasToken(r.Header["Connection"], "upgrade") || !hasToken(r.Header["Connection"], "http2-settings") {
-		return false
+		return nil, false
 	}
-	raw, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(set[0], "="))
-	return err == nil && len(raw)%6 == 0
+	settings, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(set[0], "="))
+	return settings, err == nil && len(settings)%settingSize == 0 && len(settings) <= maxSettings
 }
 
 func hasToken(vals []string, token string) bool {
@@ -49,8 +49,8 @@ func hasToken(vals []string, token string) bool {
 }
 
 // upgrade answers 101 and hands the connection over. It reports whether it did.
-func (s *site) upgrade(w *response, r *http.Request) bool {
-	frames := firstRequest(r)
+func (s *site) upgrade(w *response, r *http.Request, settings []byte) bool {
+	request := firstRequest(r)
 	nc, rw, err := w.Hijack()
 	if err != nil {
 		return false
@@ -62,7 +62,7 @@ func (s *site) upgrade(w *response, r *http.Request) bool {
 		nc.Close()
 		return true
 	}
-	if !s.back.push(&upgraded{Conn: nc, early: slices.Clone(early), passing: prefaceLen + frameHeader, insert: frames}) {
+	if !s.back.push(newUpgraded(nc, slices.Clone(early), settings, request, int(s.cfg.HeaderLimit))) {
 		nc.Close()
 	}
 	return true
@@ -80,28 +80,29 @@ const (
 type upgraded struct {
 	net.Conn
 	early   []byte // bytes that the HTTP/1 server had read ahead
-	head    [frameHeader]byte
-	passed  int
-	passing int    // bytes until the insert is due
-	insert  []byte // what is left to insert
+	preface string // what has not passed of it
+	frames  *frames
+}
+
+func newUpgraded(c net.Conn, early, settings, request []byte, headerLimit int) *upgraded {
+	u := &upgraded{Conn: c, early: early, preface: clientPreface}
+	u.frames = newFrames(readerFunc(u.receive), headerLimit)
+	u.frames.settings, u.frames.request = settings, request
+	return u
 }
 
 func (c *upgraded) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	if c.passing == 0 && len(c.insert) > 0 {
-		n := copy(p, c.insert)
-		c.insert = c.insert[n:]
-		return n, nil
+	if c.preface == "" {
+		return c.frames.Read(p)
 	}
-	if c.passing > 0 && len(p) > c.passing {
-		p = p[:c.passing]
+	n, err := c.receive(p[:min(len(p), len(c.preface))])
+	if string(p[:n]) != c.preface[:n] {
+		return 0, io.EOF // what is not HTTP/2 now is nothing else either
 	}
-	n, err := c.receive(p)
-	if c.passing > 0 {
-		c.watch(p[:n])
-	}
+	c.preface = c.preface[n:]
 	return n, err
 }
 
@@ -114,19 +115,9 @@ func (c *upgraded) receive(p []byte) (int, error) {
 	return c.Conn.Read(p)
 }
 
-// watch follows the preface and learns the first frame's length from its header.
-func (c *upgraded) watch(p []byte) {
-	c.passing -= len(p)
-	for _, b := range p {
-		if i := c.passed - prefaceLen; i >= 0 && i < frameHeader {
-			c.head[i] = b
-			if i == frameHeader-1 {
-				c.passing += int(c.head[0])<<16 | int(c.head[1])<<8 | int(c.head[2])
-			}
-		}
-		c.passed++
-	}
-}
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 // CloseWrite is for net/http's lingering close.
 func (c *upgraded) CloseWrite() error { return c.Conn.(*conn).CloseWrite() }
