@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -72,31 +71,6 @@ func measureCurves(ctx context.Context, o *options) (*curves, error) {
 		fmt.Fprintf(os.Stderr, "%d connections: %v\n", n, rates)
 	}
 	return c, nil
-}
-
-// heldMemory is the server's memory in MiB while n connections wait.
-func (t *target) heldMemory(ctx context.Context, n int) (float64, error) {
-	if n > 0 {
-		hold := t.command(ctx, selfPath, "hold", strconv.Itoa(n), host+":80")
-		in, err := hold.StdinPipe()
-		if err != nil {
-			return 0, err
-		}
-		out, err := hold.StdoutPipe()
-		if err != nil {
-			return 0, err
-		}
-		if err := hold.Start(); err != nil {
-			return 0, err
-		}
-		defer hold.Wait()
-		defer in.Close()
-		if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "open\n" {
-			return 0, fmt.Errorf("hold said %q: %w", line, err)
-		}
-	}
-	m, err := t.memory()
-	return float64(m) / (1 << 20), err
 }
 
 // queuedMemory is porthole's memory in MiB while n datagrams stand in a queue.

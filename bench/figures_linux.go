@@ -84,30 +84,17 @@ const idleConns = 10_000
 // idleMemory is what a server's process grows by for each connection that asked once
 // and is kept alive, in KiB. The kernel's own memory for veth's is not in it.
 func idleMemory(ctx context.Context, b *bench, t *target, _ *files, _ *os.File) (sample, error) {
-	before, err := t.memory()
+	fresh, end, err := b.fresh(ctx, t.name)
 	if err != nil {
 		return sample{}, err
 	}
-	hold := t.command(ctx, selfPath, "hold", strconv.Itoa(idleConns), host+":80")
-	in, err := hold.StdinPipe()
+	defer end()
+	before, err := fresh.heldMemory(ctx, 0)
 	if err != nil {
 		return sample{}, err
 	}
-	out, err := hold.StdoutPipe()
-	if err != nil {
-		return sample{}, err
-	}
-	if err := hold.Start(); err != nil {
-		return sample{}, err
-	}
-	defer hold.Wait()
-	defer in.Close()
-	line, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil || line != "open\n" {
-		return sample{}, fmt.Errorf("hold said %q: %w", line, err)
-	}
-	after, err := t.memory()
-	return sample{Value: float64(after-before) / idleConns / 1024}, err
+	after, err := fresh.heldMemory(ctx, idleConns)
+	return sample{Value: (after - before) * 1024 / idleConns}, err
 }
 
 // memory is what the server's process holds when it has given back all it can.
@@ -117,6 +104,31 @@ func (t *target) memory() (int64, error) {
 		return 0, err
 	}
 	return strconv.ParseInt(line, 10, 64)
+}
+
+// heldMemory is the server's memory in MiB while n connections wait.
+func (t *target) heldMemory(ctx context.Context, n int) (float64, error) {
+	if n > 0 {
+		hold := t.command(ctx, selfPath, "hold", strconv.Itoa(n), host+":80")
+		in, err := hold.StdinPipe()
+		if err != nil {
+			return 0, err
+		}
+		out, err := hold.StdoutPipe()
+		if err != nil {
+			return 0, err
+		}
+		if err := hold.Start(); err != nil {
+			return 0, err
+		}
+		defer hold.Wait()
+		defer in.Close()
+		if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "open\n" {
+			return 0, fmt.Errorf("hold said %q: %w", line, err)
+		}
+	}
+	m, err := t.memory()
+	return float64(m) / (1 << 20), err
 }
 
 // restTime is how long held connections wait before they count as idle: a server may

@@ -57,7 +57,7 @@ func newBench(ctx context.Context, o *options) (*bench, error) {
 	sweep()
 	b := &bench{o: o}
 	for _, name := range o.targets {
-		t, err := b.start(ctx, name)
+		t, err := b.start(ctx, name, name)
 		if err != nil {
 			b.close()
 			return nil, fmt.Errorf("start %s: %w", name, err)
@@ -67,17 +67,33 @@ func newBench(ctx context.Context, o *options) (*bench, error) {
 	return b, nil
 }
 
+// fresh starts a server that has done nothing yet, until end: in one that has worked,
+// memory comes to use again, and what connections take of it is not seen.
+func (b *bench) fresh(ctx context.Context, name string) (t *target, end func(), err error) {
+	had := len(b.ns)
+	if t, err = b.start(ctx, name, name+"-fresh"); err != nil {
+		return nil, nil, fmt.Errorf("start another %s: %w", name, err)
+	}
+	return t, func() {
+		t.close()
+		for _, ns := range b.ns[had:] {
+			removeNS(ns)
+		}
+		b.ns = b.ns[:had]
+	}, nil
+}
+
 // start makes a target's namespaces and its server. A TUN device stands in the
 // client's namespace, as it stands in a user's machine.
-func (b *bench) start(ctx context.Context, name string) (*target, error) {
+func (b *bench) start(ctx context.Context, name, ns string) (*target, error) {
 	began := time.Now()
 	t := &target{name: name}
 	var err error
 	var serverNS string
 	if name == "veth" {
-		serverNS, err = b.veth(ctx, t, name)
+		serverNS, err = b.veth(ctx, t, ns)
 	} else {
-		t.clientNS, err = b.namespace(ctx, name)
+		t.clientNS, err = b.namespace(ctx, ns)
 		serverNS = t.clientNS
 	}
 	if err != nil {
