@@ -1,12 +1,12 @@
 package dhcp
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
+	"net"
 	"net/netip"
-	"strings"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -18,14 +18,15 @@ const maxClientID = 255
 // Lengths and offsets of the fixed part (RFC 2131, figure 1).
 const (
 	snameAt, fileAt = 44, 108
-	optionsAt       = 240 // after the magic cookie
-	minMessage      = 300 // BOOTP's length; shorter ones are dropped by some relays and clients
+	optionsAt       = 240                // after the magic cookie
+	magic           = "\x63\x82\x53\x63" // the cookie
+	minMessage      = 300                // BOOTP's length; shorter ones are dropped by some relays and clients
 )
 
 // request is a client's message, checked: after parse no accessor can fail.
 type request struct {
 	raw      []byte // the datagram, the reader's: only while it is handled
-	m        *dhcpv4.DHCPv4
+	options         // parts of it
 	kind     dhcpv4.MessageType
 	from     netip.AddrPort
 	key      string // who asks; see identify
@@ -46,11 +47,11 @@ type request struct {
 // has no reply for it. The errors become the access line's result.
 var (
 	errNotRequest = errors.New("not a request")
+	errNoMessage  = errors.New("no dhcp message")
 	errBootp      = errors.New("bootp without a dhcp message type is not served")
 )
 
-// parse reads one datagram. Options may overflow into file and sname (option 52),
-// and the end option may be missing, as with a few old clients.
+// parse reads one datagram. Options may overflow into file and sname (option 52).
 func parse(q []byte, from netip.AddrPort, mtu int) (*request, error) {
 	if len(q) > 0 && q[0] != byte(dhcpv4.OpcodeBootRequest) {
 		return nil, errNotRequest
@@ -58,27 +59,27 @@ func parse(q []byte, from netip.AddrPort, mtu int) (*request, error) {
 	if len(q) >= 3 && q[2] > dhcpv4.MaxHWAddrLen {
 		return nil, fmt.Errorf("hardware address of %d bytes", q[2])
 	}
-	m, err := dhcpv4.FromBytes(q)
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		m, err = dhcpv4.FromBytes(append(q[:len(q):len(q)], dhcpv4.OptionEnd.Code()))
+	if len(q) < optionsAt || string(q[optionsAt-4:optionsAt]) != magic {
+		return nil, errNoMessage
 	}
-	if err != nil {
+	r := &request{raw: q, from: from, ciaddr: addrOf(q[12:16]), giaddr: addrOf(q[24:28])}
+	if err := r.read(q[optionsAt:]); err != nil {
 		return nil, err
 	}
-	if o := m.Options.Get(dhcpv4.OptionOptionOverload); len(o) == 1 {
+	if o := r.get(dhcpv4.OptionOptionOverload.Code()); len(o) == 1 {
+		var err error
 		if o[0]&1 != 0 {
-			err = m.Options.FromBytes(q[fileAt : optionsAt-4])
+			err = r.read(q[fileAt : optionsAt-4])
 		}
 		if o[0]&2 != 0 && err == nil {
-			err = m.Options.FromBytes(q[snameAt:fileAt])
+			err = r.read(q[snameAt:fileAt])
 		}
 		if err != nil {
 			return nil, err
 		}
 	}
-	r := &request{
-		raw: q, m: m, kind: m.MessageType(), from: from,
-		ciaddr: addrOf(m.ClientIPAddr), giaddr: addrOf(m.GatewayIPAddr),
+	if v := r.get(dhcpv4.OptionDHCPMessageType.Code()); len(v) == 1 {
+		r.kind = dhcpv4.MessageType(v[0])
 	}
 	switch r.kind {
 	case dhcpv4.MessageTypeNone:
@@ -107,13 +108,13 @@ func (r *request) readOptions(mtu int) error {
 		{dhcpv4.OptionServerIdentifier, &r.serverID},
 		{dhcpv4.OptionSubnetSelection, &r.linkSelect},
 	} {
-		v, has := r.m.Options[o.code.Code()]
+		v, has := r.has(o.code.Code())
 		if has && len(v) != 4 {
 			return fmt.Errorf("option %d of %d bytes", o.code.Code(), len(v))
 		}
 		*o.into = addrOf(v)
 	}
-	if v, has := r.m.Options[dhcpv4.OptionIPAddressLeaseTime.Code()]; has {
+	if v, has := r.has(dhcpv4.OptionIPAddressLeaseTime.Code()); has {
 		if len(v) != 4 {
 			return fmt.Errorf("option 51 of %d bytes", len(v))
 		}
@@ -121,20 +122,20 @@ func (r *request) readOptions(mtu int) error {
 	}
 	// Option 57 counts the IP and UDP headers too, as RFC 2131's own 576 does.
 	r.room = min(576, mtu)
-	if v := r.m.Options.Get(dhcpv4.OptionMaximumDHCPMessageSize); len(v) == 2 {
+	if v := r.get(dhcpv4.OptionMaximumDHCPMessageSize.Code()); len(v) == 2 {
 		r.room = min(max(int(binary.BigEndian.Uint16(v)), r.room), mtu)
 	}
 	r.room -= 28
-	if v := r.m.Options.Get(dhcpv4.OptionRelayAgentInformation); len(v) > 0 {
-		sub := dhcpv4.Options{}
-		if sub.FromBytes(v) == nil { // its content is the relay's; a broken one is still echoed
-			if a := addrOf(sub[5]); a.IsValid() {
+	if v := r.get(dhcpv4.OptionRelayAgentInformation.Code()); len(v) > 0 {
+		var sub options
+		if sub.read(v) == nil { // its content is the relay's; a broken one is still echoed
+			if a := addrOf(sub.get(5)); a.IsValid() {
 				r.linkSelect = a
 			}
-			r.serverOverride = addrOf(sub[11])
+			r.serverOverride = addrOf(sub.get(11))
 		}
 	}
-	r.clientID = r.m.Options.Get(dhcpv4.OptionClientIdentifier)
+	r.clientID = r.get(dhcpv4.OptionClientIdentifier.Code())
 	if len(r.clientID) > maxClientID {
 		return fmt.Errorf("client identifier of %d bytes", len(r.clientID))
 	}
@@ -147,21 +148,24 @@ func (r *request) readOptions(mtu int) error {
 // nothing tells it from the next one, and its key is the transaction. It is found
 // again by the address of its lease.
 func (r *request) identify() {
-	hw := r.m.ClientHWAddr
-	zero := strings.Trim(string(hw), "\x00") == ""
-	if r.m.HWType == 1 && len(hw) == 6 && !zero {
+	hw := r.hardware()
+	zero := len(bytes.Trim(hw, "\x00")) == 0
+	if r.raw[1] == 1 && len(hw) == 6 && !zero {
 		r.mac = MAC(hw)
 	}
 	switch {
 	case len(r.clientID) > 0:
 		r.key = "i" + string(r.clientID)
 	case !zero:
-		r.key = "h" + string(rune(r.m.HWType)) + string(hw)
+		r.key = "h" + string(rune(r.raw[1])) + string(hw)
 	default:
-		r.key = anonymous + string(r.m.TransactionID[:])
+		r.key = anonymous + string(r.raw[4:8])
 		r.anonymous = true
 	}
 }
+
+// hardware is the client's address on its link (chaddr), which may be empty.
+func (r *request) hardware() net.HardwareAddr { return net.HardwareAddr(r.raw[28 : 28+r.raw[2]]) }
 
 // anonymous begins the keys of clients without identity, static those of
 // reservations.
@@ -176,9 +180,9 @@ func (r *request) client() string {
 	case len(r.clientID) > 0:
 		return "id " + colons(r.clientID)
 	case r.anonymous:
-		return "xid " + r.m.TransactionID.String()
+		return fmt.Sprintf("xid 0x%x", r.raw[4:8])
 	}
-	return r.m.ClientHWAddr.String()
+	return r.hardware().String()
 }
 
 // addrOf is an invalid address for 0.0.0.0 and for what is no IPv4 address.

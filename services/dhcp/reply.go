@@ -63,7 +63,7 @@ func (s *server) reply(r *request, kind dhcpv4.MessageType, n *subnet, b *bindin
 	e := encoder{buf: h, room: r.room - 1} // 1: the end option
 	echo := []byte{dhcpv4.OptionSubnetSelection.Code(), dhcpv4.OptionClientIdentifier.Code(), dhcpv4.OptionRelayAgentInformation.Code()}
 	for _, code := range echo {
-		if v := r.m.Options[code]; len(v) > 0 {
+		if v := r.get(code); len(v) > 0 {
 			e.room -= len(v) + 2*((len(v)+254)/255)
 			e.done[code] = true
 		}
@@ -85,7 +85,7 @@ func (s *server) reply(r *request, kind dhcpv4.MessageType, n *subnet, b *bindin
 	}
 	for _, code := range echo {
 		e.done[code] = false
-		if v := r.m.Options[code]; len(v) > 0 {
+		if v := r.get(code); len(v) > 0 {
 			e.must(code, v...)
 		}
 	}
@@ -123,8 +123,8 @@ func (e *encoder) may(code byte, v []byte) {
 }
 
 func (e *encoder) parameters(s *server, r *request, n *subnet) {
-	list := r.m.Options.Get(dhcpv4.OptionParameterRequestList)
-	if list == nil {
+	list := r.get(dhcpv4.OptionParameterRequestList.Code())
+	if len(list) == 0 {
 		list = usual
 	}
 	// The mask goes first: it must precede the router (RFC 2132, 3.3), and no client
@@ -176,7 +176,7 @@ func (s *server) destine(a *answer, r *request, kind dhcpv4.MessageType, b *bind
 		a.to = broadcast
 	case r.ciaddr.IsValid():
 		a.to = s.ownAddress(r)
-	case r.m.IsBroadcast() || !s.ethernet || r.mac == "":
+	case r.raw[10]&0x80 != 0 || !s.ethernet || r.mac == "":
 		a.to = broadcast
 	default:
 		a.to, a.hw = netip.AddrPortFrom(b.addr, clientPort), net.HardwareAddr(r.mac)

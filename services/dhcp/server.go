@@ -141,7 +141,7 @@ func (s *server) handle(q []byte, from netip.AddrPort, now time.Time) answer {
 	r, err := parse(q, from, s.maxBytes)
 	a := answer{request: "malformed"}
 	if r != nil {
-		a.request, a.client = "DHCP"+r.kind.String(), r.client()
+		a.request, a.client = named(r.kind), r.client()
 	}
 	if err != nil {
 		a.result = err.Error()
@@ -187,7 +187,7 @@ func (s *server) discover(a *answer, r *request, n *subnet, now time.Time) {
 		return
 	}
 	a.addr = b.addr
-	if _, rapid := r.m.Options[rapidCommit]; rapid && s.cfg.RapidCommit {
+	if _, rapid := r.has(rapidCommit); rapid && s.cfg.RapidCommit {
 		s.ack(a, r, n, n.pool.bind(key, b.addr, b.lease, now))
 		return
 	}
@@ -296,13 +296,29 @@ func (s *server) inform(a *answer, r *request, n *subnet) {
 	s.send(a, r, dhcpv4.MessageTypeAck, n, nil)
 }
 
+// names are of the kinds of RFC 2132, 9.6.
+var names = func() (n [9]string) {
+	for i := range n {
+		n[i] = "DHCP" + dhcpv4.MessageType(i).String()
+	}
+	return n
+}()
+
+// named is how a kind of message is called in logs.
+func named(kind dhcpv4.MessageType) string {
+	if int(kind) < len(names) {
+		return names[kind]
+	}
+	return "DHCP" + kind.String()
+}
+
 func (s *server) ack(a *answer, r *request, n *subnet, b *binding) {
 	a.changes = append(a.changes, put(b))
 	s.send(a, r, dhcpv4.MessageTypeAck, n, b)
 }
 
 func (s *server) send(a *answer, r *request, kind dhcpv4.MessageType, n *subnet, b *binding) {
-	a.result = "DHCP" + kind.String()
+	a.result = named(kind)
 	a.payload = s.reply(r, kind, n, b)
 	s.destine(a, r, kind, b)
 }

@@ -1,0 +1,63 @@
+package dhcp
+
+import (
+	"errors"
+	"io"
+	"testing"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+// The library is the oracle: the same messages are good, with the same options.
+func TestOptionsAsTheLibrary(t *testing.T) {
+	piece := rapid.Custom(func(t *rapid.T) []byte {
+		code := rapid.SampledFrom([]byte{optionPad, 53, 50, 82, 55, optionEnd, 12}).Draw(t, "code")
+		if code == optionPad || code == optionEnd && rapid.IntRange(0, 3).Draw(t, "end") > 0 {
+			return []byte{optionPad}
+		}
+		if code == optionEnd {
+			return []byte{optionEnd}
+		}
+		v := rapid.SliceOfN(rapid.Byte(), 0, 255).Draw(t, "value")
+		return append([]byte{code, byte(len(v))}, v...)
+	})
+	rapid.Check(t, func(t *rapid.T) {
+		var b []byte
+		for range rapid.IntRange(0, 40).Draw(t, "pieces") {
+			b = append(b, piece.Draw(t, "piece")...)
+		}
+		b = b[:len(b)-min(len(b), rapid.IntRange(0, 3).Draw(t, "cut"))]
+		q := append(make([]byte, optionsAt-4), magic...)
+		q = append(q, b...)
+		m, want := dhcpv4.FromBytes(q)
+		if errors.Is(want, io.ErrUnexpectedEOF) { // no end option
+			m, want = dhcpv4.FromBytes(append(q[:len(q):len(q)], optionEnd))
+		}
+		var o options
+		require.Equal(t, want == nil, o.read(b) == nil, "%v", want)
+		if want != nil {
+			return
+		}
+		require.Len(t, o.list, len(m.Options))
+		for code, v := range m.Options {
+			got, ok := o.has(code)
+			require.True(t, ok)
+			require.Equal(t, string(v), string(got))
+		}
+	})
+}
+
+// A message costs the request, its key and its name, however many options it has.
+func TestParseAllocates(t *testing.T) {
+	sc := &script{t: t}
+	q, from := sc.build("discover mac=1 want=.9 lease=2h opt=55:0103060c0f1a1c77 opt=57:05c0")
+	if n := testing.AllocsPerRun(100, func() {
+		if _, err := parse(q, from, 1500); err != nil {
+			t.Fatal(err)
+		}
+	}); n > 3 {
+		t.Errorf("%v allocations", n)
+	}
+}
