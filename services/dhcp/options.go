@@ -64,8 +64,10 @@ func (o *options) has(code byte) (v []byte, ok bool) {
 	return nil, false
 }
 
-// get is an option's value, or nothing.
+// get is an option's value; nil for an empty one, as without it.
 func (o *options) get(code byte) []byte {
-	v, _ := o.has(code)
-	return v
+	if v, _ := o.has(code); len(v) > 0 {
+		return v
+	}
+	return nil
 }
