@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"slices"
@@ -99,6 +100,10 @@ func ping(ctx context.Context, at netip.AddrPort, rate float64, size int, over, 
 // most at once: a client that was asleep shall not come as a burst of its own.
 func steadily(ctx context.Context, rate float64, most int, over time.Duration, send func() error) error {
 	began := time.Now()
+	// Each pause is another. What a flood sends each millisecond keeps step with a service
+	// that works for a millisecond, and whoever asks beside it always finds the place that
+	// was just left, or never.
+	between := min(max(time.Duration(float64(time.Second)/max(rate, 1)), time.Millisecond/5), time.Millisecond)
 	for n := 0; ; {
 		since := time.Since(began)
 		due := int(min(since, over).Seconds() * rate)
@@ -110,7 +115,7 @@ func steadily(ctx context.Context, rate float64, most int, over time.Duration, s
 		if since >= over {
 			return ctx.Err()
 		}
-		if !pause.For(ctx, time.Millisecond) {
+		if !pause.For(ctx, between/2+rand.N(between)) {
 			return ctx.Err()
 		}
 	}
