@@ -118,7 +118,11 @@ func (f *files) send(w *response, r *http.Request, file *os.File, fi fs.FileInfo
 		h["Content-Security-Policy"] = []string{"sandbox"}
 	}
 	tameRange(r, fi.Size())
-	http.ServeContent(w, r, fi.Name(), fi.ModTime(), file)
+	at := fi.ModTime()
+	if now := f.env.Now(); at.After(now) { // RFC 9110, 8.8.2.1: never after Date
+		at = now
+	}
+	http.ServeContent(w, r, fi.Name(), at, file)
 }
 
 // fileTag changes with every upload: the time has nanoseconds and the size stands

@@ -314,6 +314,19 @@ func TestUploadBreaksOff(t *testing.T) {
 	require.Empty(t, temps(t, dir))
 }
 
+// A file from the future was changed now (RFC 9110, 8.8.2.1).
+func TestLastModifiedIsPast(t *testing.T) {
+	w, dir := tree(t, false, nil)
+	far := time.Now().Add(1000 * time.Hour)
+	require.NoError(t, os.Chtimes(filepath.Join(dir, "a.txt"), far, far))
+	resp, _ := w.do(t, "GET", "/files/a.txt", nil)
+	at, err := http.ParseTime(resp.Header.Get("Last-Modified"))
+	require.NoError(t, err)
+	now, err := http.ParseTime(resp.Header.Get("Date"))
+	require.NoError(t, err)
+	require.False(t, at.After(now), "%v is after %v", at, now)
+}
+
 // Of two uploads at the same time that both want to be the first, or to replace what
 // both have seen, one is told that it is not (RFC 9110, 13.1.2: lost updates).
 func TestUploadConditionsHoldToTheEnd(t *testing.T) {
