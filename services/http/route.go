@@ -223,10 +223,15 @@ func validHost(h string) bool {
 		if a, err := netip.ParseAddr(name); err != nil || !a.Is6() {
 			return false
 		}
-	} else if strings.ContainsAny(name, "[]") || name == "" && h != "" {
+	} else if strings.IndexByte(name, ']') >= 0 || strings.IndexByte(name, '[') >= 0 || name == "" && h != "" {
 		return false
 	}
-	return strings.Trim(port, "0123456789") == ""
+	for i := range len(port) {
+		if port[i] < '0' || port[i] > '9' {
+			return false
+		}
+	}
+	return true
 }
 
 // doubtful reports whether where this request ends is open to doubt, so that its
