@@ -101,6 +101,12 @@ func TestScripts(t *testing.T) {
 			+1.000000  <  SYN+ACK seq 0 ack 1 win 65535
 			+1.001000  >  ACK seq 6 ack 1 win 65535
 			+1.200000  >  PSH+ACK seq 1 ack 1 len 5 win 65535 resent`},
+		{"a closed UDP port, after other trouble", Options{}, `
+			udp > 5000 len=9 queue-full 1/1
+			udp > 5001 len=9 closed
+			udp > 5002 len=9
+			why last`, `
+			closed: nobody listens on 53/udp; the host owes an ICMP port unreachable, of which it sends a limited number a second.`},
 		{"a closed port", Options{}, `
 			> 5000 SYN 0 closed
 			< 5000 RST+ACK 0 1

@@ -173,6 +173,9 @@ func (t *Table) datagramLocked(now int64, d Direction, h uint64, k *key, r *hot,
 		c.firstData[d] = max(now, 1)
 		r.set(dataIn << d)
 	}
+	if dec.Fate == demux.Closed { // as a TCP port's reset is
+		t.trouble = slot + 1
+	}
 	if first || drop || dec.Fate == demux.Closed {
 		t.rungs.add(&c.ladder, n)
 	}
