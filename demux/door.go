@@ -137,6 +137,7 @@ const (
 	RefuseSyn                 // drop: the SYN queue is full
 	Reset                     // drop, answer with RST, end the half-open connection
 	Ignore                    // drop: SYN and FIN in one
+	Challenge                 // a RST that may be forged: the stack answers it with an ACK instead
 )
 
 // NewDoor makes the door of one port. cookie says whether a segment acknowledges a
@@ -175,6 +176,10 @@ func (d *Door) Judge(now int64, key func() FlowKey, s Segment) Verdict {
 		}
 		d.busyLocked(now)
 		return Pass
+	case s.Flags&rst != 0 && h.answered && !h.reserved && s.Seq-(h.irs+2) < max(h.wnd, 1)-1:
+		// In the window, and not what the peer would send: RFC 9293, 3.10.7.4 (RFC 5961,
+		// 3). The peer itself answers the ACK with a RST that is right.
+		return Challenge
 	case s.Flags&rst != 0 || s.Flags&syn != 0:
 		d.doubtLocked(h, now)
 		return Pass

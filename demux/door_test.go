@@ -15,6 +15,7 @@ import (
 var verdicts = map[Verdict]string{
 	Pass: "pass", SendCookie: "cookie", AskStack: "ask", Repeat: "repeat",
 	Refuse: "accept-queue-full", RefuseSyn: "syn-queue-full", Reset: "reset", Ignore: "ignore",
+	Challenge: "challenge",
 }
 
 // doorScript runs one line after the other against a door on a virtual clock.
@@ -94,6 +95,9 @@ func (s *doorScript) run(line string) string {
 		return judge(name, Segment{Flags: fin | ack, Seq: irs + 1, Ack: iss + 1})
 	case "rst":
 		return judge(name, Segment{Flags: rst, Seq: irs + 1})
+	case "rst-at": // so many after that
+		off, _ := strconv.Atoi(f[2])
+		return judge(name, Segment{Flags: rst, Seq: irs + 1 + uint32(int32(off))})
 	case "cookie-ack":
 		return judge(name, Segment{Flags: ack, Seq: irs + 1, Ack: cookieOf(name) + 1})
 	case "take": // the stack knows no connection of a cookie's ACK
@@ -473,6 +477,19 @@ func TestDoorScripts(t *testing.T) {
 			due -> ask a
 			gone a -> ok
 			queues -> half 0 res 0 wait 0`,
+		"a RST in the window that is not exact is challenged": `
+			door -> ok
+			syn a -> pass
+			rst-at a 9 -> pass
+			answer a -> ok
+			rst-at a 1 -> challenge
+			rst-at a 65534 -> challenge
+			rst-at a 65535 -> pass
+			rst-at a -1 -> pass
+			queues -> half 1 res 0 wait 0
+			rst-at a 0 -> pass
+			ack a -> pass
+			rst-at a 9 -> pass`,
 		"a repeated SYN is answered again, at most twice a second": `
 			door -> ok
 			syn a -> pass

@@ -102,6 +102,8 @@ func (s *Stack) admit(ln *Listener, p demux.Packet) (demux.Fate, action) {
 		return demux.SynRepeated, repeatSynAck
 	case demux.Ignore:
 		return demux.Malformed, drop
+	case demux.Challenge:
+		return demux.ToStack, challenge
 	case demux.RefuseSyn:
 		return demux.SynQueueFull, drop
 	case demux.Reset:

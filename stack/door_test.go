@@ -279,6 +279,13 @@ func TestDoorEqualsNetstack(t *testing.T) {
 		r.rest(t, 1, 0)
 		r.p.send(5000, flagRST, irs+1, 0)
 		r.rest(t, 0, 0)
+		iss = r.p.half(5004)
+		r.p.send(5004, flagRST, irs+9, 0) // in the window: challenged (RFC 5961, 3)
+		a := r.p.wait(5004, flagACK, 0)
+		require.Equal(t, [2]uint32{iss + 1, irs + 1}, [2]uint32{a.seq, a.ack})
+		r.rest(t, 1, 0)
+		r.p.send(5004, flagRST, a.ack, 0) // what the peer itself answers
+		r.rest(t, 0, 0)
 		r.p.half(5001)
 		r.p.send(5001, flagSYN, irs+77, 0) // another initial number: netstack ends the half-open one
 		r.rest(t, 0, 0)

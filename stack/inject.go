@@ -47,6 +47,10 @@ func (s *Stack) inject(port demux.Port, p demux.Packet) demux.Fate {
 			moveAway(p)
 		}
 		s.deliver(p)
+	case challenge:
+		moveAway(p)
+		p.IP()[p.Info().L4+13] = 0 // no longer a RST: it gets an ACK
+		s.deliver(p)
 	case sendCookie:
 		s.sendCookie(ln, p)
 	case repeatSynAck:
@@ -79,6 +83,7 @@ type action uint8
 const (
 	drop          action = iota
 	deliver              // to netstack
+	challenge            // to netstack, which answers a RST with an ACK
 	sendCookie           // answer a SYN without state
 	repeatSynAck         // answer a SYN again
 	sendReset            // answer a final ACK with RST, and end its half-open connection
