@@ -52,6 +52,7 @@ var sums = []string{"ip.checksum.status", "tcp.checksum.status", "udp.checksum.s
 // malformed, no record longer than the MTU, and by the comments exactly the packets
 // that the ledger counts.
 func TestKernelCapture(t *testing.T) {
+	t.Parallel()
 	need(t, "curl", "dig", "ping", "tshark")
 	for _, kind := range devices {
 		t.Run(kind, func(t *testing.T) {

@@ -16,6 +16,7 @@ import (
 )
 
 func TestKernelPing(t *testing.T) {
+	t.Parallel()
 	need(t, "ping")
 	eachDevice(t, func(t *testing.T, r *kernelRig) {
 		for _, h := range hosts {
@@ -70,6 +71,7 @@ func (r *kernelRig) dig(host string, args ...string) string {
 }
 
 func TestKernelDig(t *testing.T) {
+	t.Parallel()
 	need(t, "dig")
 	eachDevice(t, func(t *testing.T, r *kernelRig) {
 		for _, h := range hosts {
@@ -111,6 +113,7 @@ func ftpWritable(t *testing.T) (kernelOptions, string) {
 }
 
 func TestKernelFTP(t *testing.T) {
+	t.Parallel()
 	need(t, "curl", "lftp")
 	for _, kind := range devices {
 		t.Run(kind, func(t *testing.T) {
@@ -189,6 +192,7 @@ func TestKernelHTTPFiles(t *testing.T) {
 }
 
 func TestKernelNmap(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("65,535 ports")
 	}

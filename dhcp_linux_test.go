@@ -50,6 +50,7 @@ func script(t *testing.T, text string) (path, out string) {
 }
 
 func TestKernelUdhcpc(t *testing.T) {
+	t.Parallel()
 	need(t, "udhcpc", "curl", "unshare")
 	for _, kind := range []string{tun.KindTAP, tun.KindOffload} {
 		t.Run(kind, func(t *testing.T) {
@@ -72,6 +73,7 @@ func TestKernelUdhcpc(t *testing.T) {
 }
 
 func TestKernelDhclient(t *testing.T) {
+	t.Parallel()
 	need(t, "dhclient", "curl")
 	r := newKernelRig(t, kernelOptions{kind: tun.KindTAP, noPeer: true})
 	path, out := script(t, dhclientScript)
@@ -90,6 +92,7 @@ func TestKernelDhclient(t *testing.T) {
 
 // TestKernelDhclientRenews has a lease of six seconds, so that the client renews.
 func TestKernelDhclientRenews(t *testing.T) {
+	t.Parallel()
 	need(t, "dhclient")
 	r := newKernelRig(t, kernelOptions{kind: tun.KindTAP, noPeer: true, config: shortLease})
 	path, out := script(t, dhclientScript)
@@ -119,6 +122,7 @@ func shortLease(c *porthole.Config) {
 
 // TestKernelClientDHCP is our own client, which works where stock ones do not: on TUN.
 func TestKernelClientDHCP(t *testing.T) {
+	t.Parallel()
 	need(t)
 	bin := filepath.Join(t.TempDir(), "porthole")
 	out, err := exec.Command("go", "build", "-o", bin, "./cmd/porthole").CombinedOutput()

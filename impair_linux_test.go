@@ -18,6 +18,7 @@ import (
 
 // TestKernelImpair: stock clients on a kernel device meet the link's rules and a port's.
 func TestKernelImpair(t *testing.T) {
+	t.Parallel()
 	need(t, "curl", "ping", "dig")
 	for _, kind := range []string{"offload", "water", "tap"} {
 		t.Run(kind, func(t *testing.T) {

@@ -23,6 +23,7 @@ import (
 // The kernel end-to-end tests run a host on a real device inside a network
 // namespace of their own, with stock clients in the same namespace. They need root
 // and the clients; without, they skip, unless PORTHOLE_E2E=require.
+// Those that mostly wait run beside each other, after all others (t.Parallel).
 
 func require_() bool { return os.Getenv("PORTHOLE_E2E") == "require" }
 
