@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -312,6 +313,20 @@ func TestUploadBreaksOff(t *testing.T) {
 	require.Eventually(t, func() bool { return len(temps(t, dir)) == 1 }, patience, time.Millisecond)
 	require.NoError(t, w.Stop())
 	require.Empty(t, temps(t, dir))
+}
+
+// A directory that the host may not write to forbids uploads; it does not lack them.
+func TestUploadForbidden(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, os.Chmod(dir, 0o555))
+	if os.Getuid() == 0 { // may write to any directory but the kernel's
+		if dir = "/sys/kernel/mm"; runtime.GOOS != "linux" {
+			t.Skip("root may write everywhere")
+		}
+	}
+	w := start(t, func(_ *services.Env, cfg *Config) { cfg.Files, cfg.Upload = dir, true })
+	resp, _ := w.do(t, "PUT", "/files/x", strings.NewReader("x"))
+	require.Equal(t, 403, resp.StatusCode)
 }
 
 // A file from the future was changed now (RFC 9110, 8.8.2.1).

@@ -128,6 +128,9 @@ func (f *files) put(w *response, r *http.Request, name string, dir bool) {
 	case errors.As(err, new(bodyError)):
 		w.fail(http.StatusBadRequest, "the body ended early")
 		return
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
+		w.fail(http.StatusForbidden, "the host may not write there")
+		return
 	default:
 		f.refuse(w, err)
 		return
