@@ -246,6 +246,12 @@ func (s *session) remove(arg string, dir bool, done string) {
 		return
 	}
 	info, err := s.acct.fs.Lstat(rel(p))
+	if err == nil && dir && info.Mode()&fs.ModeSymlink != 0 {
+		// Listings show it as what it leads to, so RMD ends it; what it leads to stays.
+		if to, e := s.acct.fs.Stat(rel(p)); e == nil {
+			info = to
+		}
+	}
 	switch {
 	case err != nil:
 	case dir && !info.IsDir():

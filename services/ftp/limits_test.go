@@ -291,6 +291,13 @@ func TestEscape(t *testing.T) {
 	require.NotContains(t, facts, "out.txt")
 	c.do("DELE file", "250") // the link, not what it points at
 	require.FileExists(t, filepath.Join(top, "out.txt"))
+	require.Regexp(t, "type=dir;.*perm=[a-z]*d[a-z]*;.* sub\r\n", facts)
+	c.do("RMD sub", "250") // as perm says (RFC 3659, 7.5.5)
+	require.NoFileExists(t, filepath.Join(dir, "sub"))
+	require.FileExists(t, filepath.Join(dir, "in", "f"))
+	c.do("RMD dangling", "550")
+	c.do("RMD up", "550")
+	require.DirExists(t, top)
 }
 
 // With a data directory and somebody who may write, uploads outlast the service.
