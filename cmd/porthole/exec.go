@@ -129,7 +129,7 @@ func (insideCmd) Run(con *console) error {
 	go func() { _ = s.stop() }()
 	select {
 	case <-s.done:
-	case <-time.After(2 * time.Second): // nobody is left to be polite to
+	case <-time.After(5 * time.Second): // for the last lines of its log; nobody is left to be polite to
 	}
 	if err != nil {
 		report(con, err)
