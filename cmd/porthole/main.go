@@ -108,7 +108,7 @@ func usage(parser *kong.Kong, err error) error {
 	}
 	text := missing.ReplaceAllString(err.Error(), "a value is missing")
 	text = strings.Replace(text, `, did you mean "-h"?`, "", 1) // nobody who writes -1/tcp does
-	text = strings.Replace(text, `,"" but got`, ` but got`, 1) // the default is not for users
+	text = strings.Replace(text, `,"" but got`, ` but got`, 1)  // the default is not for users
 	return usageError{fmt.Errorf("%s; see `%s --help`", text, help)}
 }
 
