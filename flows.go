@@ -2,8 +2,10 @@ package porthole
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
+	"porthole/demux"
 	"porthole/demux/flow"
 	"porthole/services"
 )
@@ -68,7 +70,9 @@ func (h *Host) Why(of string) (Why, error) {
 		if s := h.table.Port(demuxPort(p)); s.Knocked > 0 && !s.WasBound {
 			return Why{Port: of, Cause: flow.PortClosed, Text: fmt.Sprintf("%v: nobody has the port, and %d packets came for it. `porthole flows %v` shows whose.", p, s.Knocked, p)}, nil
 		}
-		return h.flows.WhyPort(h.now(), demuxPort(p)), nil
+		w := h.flows.WhyPort(h.now(), demuxPort(p))
+		h.unexplained(p, &w)
+		return w, nil
 	}
 	id, err := flow.ParseID(of)
 	if err != nil {
@@ -79,6 +83,35 @@ func (h *Host) Why(of string) (Why, error) {
 		return Why{}, fmt.Errorf("why %v: no such flow; see `porthole flows`", id)
 	}
 	return w, nil
+}
+
+// unexplained adds what a port has dropped that its record does not know: what the
+// record explains are refusals of the door, or of a datagram's queue.
+func (h *Host) unexplained(p services.Port, w *Why) {
+	s := h.table.Port(demuxPort(p))
+	var words []string
+	for f := demux.NoFate + 1; int(f) < demux.NumFates; f++ {
+		switch f {
+		case demux.AcceptQueueFull, demux.SynQueueFull:
+			continue
+		case demux.QueueFull, demux.HeadDropped, demux.CoDelDropped:
+			if p.Proto == "udp" {
+				continue
+			}
+		}
+		if n := s.Fates[f]; n > 0 && f.Dropped() {
+			words = append(words, fmt.Sprintf("%d %v", n, f))
+			if w.Cause == flow.Nothing || w.Cause == flow.Unknown {
+				w.Cause = flow.Dropped
+				if f == demux.QueueFull {
+					w.Cause = flow.PortQueue
+				}
+			}
+		}
+	}
+	if len(words) > 0 {
+		w.Text += " In all it has dropped " + strings.Join(words, ", ") + ", for which no size is reckoned."
+	}
 }
 
 // now is the clock of the host's queues and timelines: ns since it was made.

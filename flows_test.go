@@ -4,6 +4,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -63,4 +64,23 @@ func TestTimelines(t *testing.T) {
 			t.Log(w.Text)
 		})
 	}
+}
+
+// TestWhyPortKnowsAllDrops: what a port dropped before its door and its record is not
+// left out of what why says of it.
+func TestWhyPortKnowsAllDrops(t *testing.T) {
+	r := newRig(t, tun.PipeOptions{}, nil)
+	dial(t, r, "tcp", 7)
+	why, err := r.host.Why("7/tcp")
+	require.NoError(t, err)
+	require.Equal(t, flow.Nothing, why.Cause)
+	require.Contains(t, why.Text, "7/tcp: its SYN queue and accept queue refused nothing in the last ")
+	require.NotContains(t, why.Text, "dropped")
+	set(t, r.host, "7/tcp", "impair=drop-syn:1")
+	_, err = tryDial(r, "tcp", 7, 300*time.Millisecond)
+	require.Error(t, err)
+	why, err = r.host.Why("7/tcp")
+	require.NoError(t, err)
+	require.Equal(t, flow.Dropped, why.Cause)
+	require.Contains(t, why.Text, " In all it has dropped 1 fault-injected, for which no size is reckoned.")
 }

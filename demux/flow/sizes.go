@@ -250,7 +250,11 @@ func (t *Table) WhyPort(now int64, p demux.Port) Why {
 		s := "nothing is recorded of it"
 		c := Unknown
 		if len(evs) > 0 {
-			c, s = Nothing, fmt.Sprintf("nothing refused in the last %s", secs(time.Duration(now-evs[0].at)))
+			whose := "its SYN queue and accept queue"
+			if p.IsUDP() {
+				whose = "its queue"
+			}
+			c, s = Nothing, fmt.Sprintf("%s refused nothing in the last %s", whose, secs(time.Duration(now-evs[0].at)))
 		}
 		w.say(c, "%v: %s", p, s)
 		return w.why(nil, p.String())
