@@ -200,44 +200,52 @@ func (i *Info) parseChain(head []byte, next uint8, end int) Problem {
 			if size > 0 && (more && size%8 != 0 || from+size > 65535) {
 				return i.stop(next, at, end) // a parameter problem is owed (4.5)
 			}
-			i.Kind, i.Proto = Fragment, head[at]
+			i.Proto = head[at]
 			i.upper(at+8, end)
 			// The reassembled payload has the headers before this one too (4.5).
-			if !fragmentOK(size, more, at-40+from) {
-				return BadFragment
+			p := None
+			switch {
+			case !fragmentOK(size, more, at-40+from):
+				p = BadFragment
+			case from == 0:
+				p = firstFragment(head, head[at], at+8, end)
 			}
-			if from == 0 && !headersWhole(head, head[at], at+8, end) {
-				return BadFragment
+			if p != HeadersTooLong {
+				i.Kind = Fragment
 			}
-			return None
+			return p
 		}
 		next = head[at]
 		at += size
 	}
 }
 
-// headersWhole reports whether a first fragment has all headers of its packet, the
-// upper layer's too, as it must (RFC 7112, 5). What lies outside of head is believed.
-func headersWhole(head []byte, next uint8, at, end int) bool {
-	for at <= len(head) {
+// firstFragment walks what a first fragment has behind its fragment header: all headers
+// of its packet, the upper layer's too, as it must (RFC 7112, 5).
+func firstFragment(head []byte, next uint8, at, end int) Problem {
+	need := 8
+	for ; ; at += 8 + int(head[at+1])*8 {
 		switch next {
-		case protoTCP:
-			return at+20 <= end
-		case protoUDP, protoICMPv6:
-			return at+8 <= end
 		case protoHopByHop, protoRouting, protoDestination:
-			if at+8 > end {
-				return false
+		case protoTCP:
+			need = 20
+			fallthrough
+		case protoUDP, protoICMPv6:
+			if at+need > end {
+				return BadFragment
 			}
-			if at+8 > len(head) {
-				return true
-			}
-			next, at = head[at], at+8+int(head[at+1])*8
+			return None
 		default:
-			return true // AH, ESP, none: the stack has to judge them, whole
+			return None // AH, ESP, none: the stack has to judge them, whole
 		}
+		if at+8 > end {
+			return BadFragment
+		}
+		if at+8 > len(head) {
+			return HeadersTooLong
+		}
+		next = head[at]
 	}
-	return true
 }
 
 // stop ends the walk at an extension header that somebody else has to judge.

@@ -51,9 +51,10 @@ func FuzzZoneFile(f *testing.F) {
 	f.Add(head+"a A 192.0.2.1\n* CNAME a\nb DNAME c\n", "x.b.example.")
 	f.Add(head+"sub NS ns.sub\nns.sub A 192.0.2.1\n*.w TXT \"a\"\n", "y.sub.example.")
 	f.Add(head+"$GENERATE 1-20 h$ A 192.0.2.$\nmx MX 1 h1\ns SRV 1 2 3 h2\n", "h1.example.")
+	f.Add("@ SOA ns h (\n1\n2 ; c\n3\n4\n5)\n@ NS ns\na TXT (b\nc \"d;(\ne\\\\\")\n", "a.example.")
 	f.Add(head+"a\\000b TYPE65280 \\# 3 010203\n", "a\\000b.example.")
 	f.Fuzz(func(t *testing.T, text, qname string) {
-		z, err := readZone(mdns.NewZoneParser(&capped{r: bytes.NewReader([]byte(text)), left: 1 << 16}, "example.", ""), "example.")
+		z, err := readZone(mdns.NewZoneParser(&joined{r: &capped{r: bytes.NewReader([]byte(text)), left: 1 << 16}}, "example.", ""), "example.")
 		if err != nil {
 			return
 		}
