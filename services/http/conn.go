@@ -213,7 +213,7 @@ func (c *conn) Read(p []byte) (int, error) {
 		fits := n <= prefaceLen-c.started // net/http asks for no more before it knows
 		c.started += copy(c.start[c.started:], p[:n])
 		if fits && c.h2 > 0 && string(c.start[:c.started]) == clientPreface {
-			c.frames = newFrames(c.Conn, c.h2)
+			c.frames = newFrames(c.Conn, c.h2, c.tooLong)
 		}
 	}
 	if n == 0 && isTimeout(err) && !c.late && c.refuse != nil && c.heading.Load() && c.heads.partial() {
@@ -236,6 +236,13 @@ func (c *conn) Read(p []byte) (int, error) {
 		}
 	}
 	return n, err
+}
+
+// tooLong writes the access line of a request whose header list gets 431 from net/http.
+func (c *conn) tooLong(request string) {
+	if c.refuse != nil {
+		c.refuse(c.RemoteAddr(), request, "431")
+	}
 }
 
 // bareError is how the answers go on that net/http gives by itself, in one write

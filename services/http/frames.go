@@ -17,9 +17,13 @@ import (
 // overruled out of SETTINGS, and puts a frame that is a stream error by itself, a
 // WINDOW_UPDATE of nothing (6.9), behind a malformed request. Everything else
 // passes as it came, errors included; what it does not understand it leaves to the
-// server to complain about.
+// server to complain about. A header list that is too long gets its 431 before any
+// handler sees the request: tooLong is told of it.
 type frames struct {
-	conn  io.Reader
+	conn    io.Reader
+	most    int // bytes of a header list, as net/http counts them
+	tooLong func(request string)
+
 	ready []byte // goes to the server before anything else is read
 	space [frameHeader + 2*maxSettings]byte
 
@@ -39,6 +43,9 @@ type frames struct {
 	padded    bool // the first of them is the pad length
 	pad       int
 	malformed bool
+	list      int    // its size so far (RFC 9113, 6.5.2)
+	method    string // empty in trailers
+	path      string
 	fields    *hpack.Decoder // nil when its table was lost: the server will end the connection
 }
 
@@ -66,8 +73,9 @@ const (
 	hpackTable = 4096
 )
 
-func newFrames(c io.Reader, headerLimit int) *frames {
-	f := &frames{conn: c}
+func newFrames(c io.Reader, headerLimit int, tooLong func(request string)) *frames {
+	// net/http takes 4 KiB for what it reads ahead, and gives ten fields' overhead back.
+	f := &frames{conn: c, most: headerLimit - 4096 + 10*32, tooLong: tooLong}
 	f.fields = hpack.NewDecoder(hpackTable, f.field)
 	f.fields.SetMaxStringLength(headerLimit)
 	return f
@@ -136,6 +144,7 @@ func (f *frames) begin() error {
 	f.prefix, f.padded, f.pad = 0, false, 0
 	if kind == kindHeaders {
 		f.malformed = false
+		f.list, f.method, f.path = 0, "", ""
 		if f.padded = flags&flagPadded != 0; f.padded {
 			f.prefix++
 		}
@@ -211,16 +220,26 @@ func (f *frames) endBlock() {
 		f.fields = nil
 		return
 	}
-	if f.malformed {
+	switch {
+	case f.malformed:
 		f.ready = append(f.ready, 0, 0, 4, kindWindowUpdate, 0)
 		f.ready = binary.BigEndian.AppendUint32(f.ready, f.stream)
 		f.ready = append(f.ready, 0, 0, 0, 0)
 		f.malformed = false
+	case f.list > f.most && f.method != "":
+		f.tooLong(f.method + " " + f.path + " HTTP/2.0")
 	}
 }
 
 // field looks for what may not be in HTTP/2 and net/http lets pass, or answers.
 func (f *frames) field(h hpack.HeaderField) {
+	f.list += int(h.Size())
+	switch h.Name {
+	case ":method":
+		f.method = h.Value[:min(len(h.Value), lineKept)]
+	case ":path":
+		f.path = h.Value[:min(len(h.Value), lineKept)]
+	}
 	switch h.Name {
 	case "connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade":
 		f.malformed = true

@@ -193,7 +193,7 @@ func FuzzFrames(f *testing.F) {
 	f.Add(b.Bytes(), uint8(3), uint8(8))
 	f.Fuzz(func(t *testing.T, in []byte, piece, ask uint8) {
 		pass := func(piece, ask int) []byte {
-			c := newFrames(&readConn{r: &pieces{in, piece}}, 1<<16)
+			c := newFrames(&readConn{r: &pieces{in, piece}}, 1<<16, func(string) {})
 			var got []byte
 			p := make([]byte, ask)
 			for {

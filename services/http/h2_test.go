@@ -7,10 +7,12 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
+	"sort"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +22,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 
 	"porthole/services"
+	"porthole/services/servicestest"
 )
 
 func TestPriorKnowledge(t *testing.T) {
@@ -42,18 +45,31 @@ func TestPriorKnowledge(t *testing.T) {
 // A well-behaved client does not send a header beyond the limit that the server
 // told it; one that does gets 431.
 func TestHeaderTooLargeHTTP2(t *testing.T) {
-	w := start(t, nil)
-	c := w.dial(t)
-	sendPreface(c)
-	r, err := http.NewRequest("GET", "http://a/blob/1", nil)
-	require.NoError(t, err)
-	for i := range 4 {
-		r.Header.Set(fmt.Sprint("X-", i), strings.Repeat("x", 17<<10))
+	var log servicestest.Log
+	w := start(t, func(env *services.Env, _ *Config) { env.Log = slog.New(slog.NewTextHandler(&log, nil)) })
+	got := map[string]int{}
+	ask := func(value int) (status string) {
+		c := w.dial(t)
+		sendPreface(c)
+		r, err := http.NewRequest("GET", "http://a/blob/1", nil)
+		require.NoError(t, err)
+		for i := range 4 {
+			r.Header.Set(fmt.Sprint("X-", i), strings.Repeat("x", value))
+		}
+		_, err = c.Write(firstRequest(r))
+		require.NoError(t, err)
+		status, _ = newStreams(t, c).read(1)
+		got[status]++
+		return status
 	}
-	_, err = c.Write(firstRequest(r))
-	require.NoError(t, err)
-	status, _ := newStreams(t, c).read(1)
-	require.Equal(t, "431", status)
+	require.Equal(t, "431", ask(17<<10))
+	// Whichever side of the limit, a request has one line.
+	last := sort.Search(17<<10, func(n int) bool { return ask(n) == "431" }) - 1
+	require.Greater(t, last, 14<<10)
+	require.NoError(t, w.Stop())
+	for status, n := range got {
+		require.Equal(t, n, strings.Count(log.String(), `request="GET /blob/1 HTTP/2.0" result=`+status), status)
+	}
 }
 
 func TestH2COff(t *testing.T) {
@@ -327,7 +343,7 @@ func FuzzUpgraded(f *testing.F) {
 			all = all[:lastSettings(all)]
 			want = append(want, byte(len(all)>>16), byte(len(all)>>8), byte(len(all)))
 			want = append(append(append(want, head[3:]...), all...), request...)
-			want = append(want, readAll(newFrames(bytes.NewReader(rest[frameHeader+h.Length:]), 1<<16))...)
+			want = append(want, readAll(newFrames(bytes.NewReader(rest[frameHeader+h.Length:]), 1<<16, func(string) {}))...)
 		}
 		require.Equal(t, want, got)
 	})

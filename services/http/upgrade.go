@@ -62,7 +62,9 @@ func (s *site) upgrade(w *response, r *http.Request, settings []byte) bool {
 		nc.Close()
 		return true
 	}
-	if !s.back.push(newUpgraded(nc, slices.Clone(early), settings, request, int(s.cfg.HeaderLimit))) {
+	u := newUpgraded(nc, slices.Clone(early), settings, request, int(s.cfg.HeaderLimit))
+	u.frames.tooLong = nc.(*conn).tooLong
+	if !s.back.push(u) {
 		nc.Close()
 	}
 	return true
@@ -86,7 +88,7 @@ type upgraded struct {
 
 func newUpgraded(c net.Conn, early, settings, request []byte, headerLimit int) *upgraded {
 	u := &upgraded{Conn: c, early: early, preface: clientPreface}
-	u.frames = newFrames(readerFunc(u.receive), headerLimit)
+	u.frames = newFrames(readerFunc(u.receive), headerLimit, func(string) {})
 	u.frames.settings, u.frames.request = settings, request
 	return u
 }
