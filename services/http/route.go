@@ -75,7 +75,7 @@ func (s *site) makeRoutes(test http.Handler) routes {
 		blob:    route{methods: get | head | options, limit: page, serve: s.serveBlob},
 		sink:    route{methods: put | post | options, limit: int64(s.cfg.SinkLimit), serve: s.serveSink},
 		files:   route{methods: get | head | options, limit: page, serve: s.serveFiles},
-		test:    route{methods: anyMethod, limit: int64(s.cfg.TestLimit), own: true, serve: testPages(test)},
+		test:    route{methods: anyMethod, limit: int64(s.cfg.TestLimit), own: true, serve: s.testPages(test)},
 	}
 	if s.files != nil && s.cfg.Upload {
 		rs.files.methods |= put

@@ -12,7 +12,7 @@ const testSlots = 256
 
 // testPages serves go-httpbin. Its own OPTIONS answer is for browsers (CORS); the
 // Allow field is added to it.
-func testPages(h http.Handler) func(*response, *http.Request) {
+func (s *site) testPages(h http.Handler) func(*response, *http.Request) {
 	g := newGate(testSlots)
 	return func(w *response, r *http.Request) {
 		if !g.enter() {
@@ -24,7 +24,7 @@ func testPages(h http.Handler) func(*response, *http.Request) {
 		if r.Method == http.MethodOptions {
 			w.Header().Set("Allow", anyMethod.String())
 		}
-		if w.moved = testMoves(r.URL.Path); w.moved == nil {
+		if w.moved = s.testMoves(r.URL.Path); w.moved == nil {
 			// Without this the "url" that it shows would lack /test.
 			r2, u := *r, *r.URL
 			u.Opaque = "//" + r.Host + r.URL.EscapedPath()
@@ -36,13 +36,18 @@ func testPages(h http.Handler) func(*response, *http.Request) {
 }
 
 // testMoves mends where go-httpbin sends a client: it puts its prefix before a
-// target that has it, and leaves it out of absolute ones.
-func testMoves(path string) func(to string) string {
+// target that has it or is outside of it, and leaves it out of absolute ones.
+func (s *site) testMoves(path string) func(to string) string {
 	switch {
 	case path == "/test/redirect-to":
 		return func(to string) string {
 			if rest, ok := strings.CutPrefix(to, "/test/test/"); ok {
 				return "/test/" + rest
+			}
+			rest := strings.TrimPrefix(to, "/test")
+			bare, _, _ := strings.Cut(rest, "?")
+			if bare != "/" && s.find(bare) != nil { // another page of ours
+				return rest
 			}
 			return to
 		}
