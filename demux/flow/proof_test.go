@@ -381,3 +381,15 @@ func TestWhyHeld(t *testing.T) {
 		require.Equal(t, 7, hold(8, 4).Sizes[0].Enough)
 	}
 }
+
+// TestWhyFlood: those whom a full SYN queue refused would not have answered either,
+// where hardly anybody whom it let in has.
+func TestWhyFlood(t *testing.T) {
+	clients := []newcomer{{at: 0, rtt: time.Millisecond}}
+	for i := range 10 {
+		clients = append(clients, newcomer{at: time.Duration(10+5*i) * time.Millisecond, forged: true})
+	}
+	conf := demux.DoorConfig{Backlog: 99, SynQueue: 4, Cookies: demux.CookiesNever}
+	said := prove(t, conf, clients, 0, 0, true, 900*time.Millisecond)
+	require.Equal(t, []Size{{Limit: "syn-queue", Was: 4, Enough: 9, Clients: 5}}, said[0].Sizes)
+}

@@ -16,7 +16,7 @@ import (
 //
 //	clients    one per flow: its first SYN comes when it came; its final ACK follows
 //	           after as long as it took then, or as it took the others when it never
-//	           got so far; retries are not played, since nobody is refused
+//	           got so far (none does where most of the others sent none); retries are not played, since nobody is refused
 //	service    takes the k-th connection as long after the one before as then; when it
 //	           stood idle between two, after the usual time (the median of those when
 //	           it did not); or it waits before each, see departures.service
@@ -27,6 +27,9 @@ import (
 // things does not depend on it: so the smallest size is found by halving, and one
 // less refuses somebody. The work is bounded by the record: Options.PerPort events,
 // and as many plays as the size has bits.
+
+// inFlight is how long the answer to a SYN+ACK may take at least.
+const inFlight = 200 * time.Millisecond
 
 // client is one flow as it is played.
 type client struct {
@@ -153,9 +156,15 @@ func newStory(rec record) *story {
 		}
 	}
 	usual := median(rtts)
+	stuck := 0 // got a SYN+ACK, and have not answered it for long
 	for _, f := range all {
-		if !f.answered && !f.completes { // refused to the end: as the others
-			f.completes, f.rtt = completed > 0 || answered == 0, usual
+		if f.answered && !f.completes && f.gone == 0 && rec.until-f.admitted > max(3*usual, int64(inFlight)) {
+			stuck++
+		}
+	}
+	for _, f := range all {
+		if !f.answered && !f.completes { // refused to the end: as most of the others
+			f.completes, f.rtt = answered == 0 || completed > 0 && completed >= stuck, usual
 		}
 		if f.gone -= f.admitted; !f.answered { // how long it stood half open
 			f.gone = 0
