@@ -10,7 +10,8 @@
 // GOMAXPROCS workers, one that drains netstack's accept lists into ours (listen.go),
 // one that releases ports whose last connection has ended (reap.go), one that settles
 // the doors' doubts (door.go), one that writes what readers could not (outq.go), one
-// for every two processors that writes super-packets (bulk.go).
+// for every two processors that writes super-packets and one that writes a crowd's
+// answers (bulk.go).
 //
 // Stop order: super-packets that were sent have a moment; the device is closed, which
 // frees every waiting read and write; then netstack is destroyed and waited for; then
@@ -213,6 +214,9 @@ func (s *Stack) Run(ctx context.Context) error {
 	rest.Go(s.link.writeQueued)
 	for _, lane := range s.link.bulk.lanes {
 		rest.Go(func() { s.link.writeBulk(lane) })
+	}
+	if small := s.link.bulk.small; small != nil {
+		rest.Go(func() { s.link.writeBulk(small) })
 	}
 
 	<-ctx.Done()
