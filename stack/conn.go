@@ -37,6 +37,7 @@ type Conn struct {
 	closeOnce    sync.Once
 	port         uint16
 	resting      atomic.Pointer[func()] // of WhenReadable
+	ack          ack
 }
 
 var _ net.Conn = (*Conn)(nil)
@@ -61,6 +62,7 @@ func newConn(s *Stack, ep tcpip.Endpoint, wq *waiter.Queue) *Conn {
 	c.rdead.pokes, c.wdead.pokes = c.readable, c.writable
 	c.entry.Init(c, waiter.EventIn|waiter.EventOut|waiter.EventErr|waiter.EventHUp|waiter.EventRdHUp)
 	wq.EventRegister(&c.entry)
+	c.ack.own(c)
 	return c
 }
 
@@ -160,6 +162,9 @@ func (c *Conn) readLocked(w io.Writer) (int, error) {
 		default:
 			return 0, c.err("read", errno(err))
 		}
+		if len(c.in) != 1 { // net/http reads one byte to hear of the client's end while a handler works
+			c.ack.send()
+		}
 		<-c.readable
 	}
 }
@@ -204,6 +209,7 @@ func (c *Conn) Close() error {
 		poke(c.writable)
 		c.wq.EventUnregister(&c.entry)
 		c.ep.Close()
+		c.ack.end()
 		c.resting.Store(nil)
 		c.rdead.drop()
 		c.wdead.drop()

@@ -11,7 +11,7 @@
 // one that releases ports whose last connection has ended (reap.go), one that settles
 // the doors' doubts (door.go), one that writes what readers could not (outq.go), one
 // for every two processors that writes super-packets and one that writes a crowd's
-// answers (bulk.go).
+// answers (bulk.go), one that sends ACKs that nothing else has sent (ack.go).
 //
 // Stop order: super-packets that were sent have a moment; the device is closed, which
 // frees every waiting read and write; then netstack is destroyed and waited for; then
@@ -95,6 +95,7 @@ type Stack struct {
 	paths      paths
 	recoveries recoveries
 	waits      timeWaits
+	acks       acks
 	closing    chan struct{} // closed when the stack begins to end
 	closeOnce  sync.Once
 }
@@ -112,6 +113,7 @@ func New(c Config) (*Stack, error) {
 	s.drain.init()
 	s.reap.init(s)
 	s.doors.init()
+	s.acks.init()
 	s.paths.init()
 	s.waits.max = maxTimeWait
 	s.net = netstack.New(netstack.Options{
@@ -211,6 +213,7 @@ func (s *Stack) Run(ctx context.Context) error {
 	rest.Go(s.reap.loop)
 	rest.Go(s.doorLoop)
 	rest.Go(s.recoveryLoop)
+	rest.Go(s.ackLoop)
 	rest.Go(s.link.writeQueued)
 	for _, lane := range s.link.bulk.lanes {
 		rest.Go(func() { s.link.writeBulk(lane) })
