@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"porthole"
+	"porthole/services"
 	"porthole/services/ftp"
 	"porthole/services/http"
 )
@@ -55,6 +56,7 @@ func TestKernelCurl(t *testing.T) {
 func TestKernelCurlParallel(t *testing.T) {
 	need(t, "curl")
 	eachDevice(t, func(t *testing.T, r *kernelRig) {
+		tellFlows(t, r.host, services.TCP(80))
 		for _, url := range urls {
 			out := r.sh(`
 				for i in $(seq 200); do echo "url = ` + url + `/blob/10000?$i"; echo "output = /dev/null"; done >list
