@@ -56,6 +56,13 @@ func (c *cold) completes(s *segment) bool {
 	return (s.d == Out) == c.hostFirst && s.flags&packet.ACK != 0 && c.known[other] && s.ack == c.isn[other]+1
 }
 
+// feint reports whether a segment is a RST to a half-open connection that does not have
+// the number its client's would: it ends nothing (RFC 9293, 3.10.7.4).
+func (c *cold) feint(s *segment) bool {
+	return s.d == In && s.flags&packet.RST != 0 && !c.hostFirst && c.handshook == 0 && c.syns[Out] > 0 &&
+		c.known[In] && s.seq != c.isn[In]+1
+}
+
 func (c *cold) end(now int64) {
 	if !c.ended {
 		c.ended, c.endedAt = true, max(now, 1)

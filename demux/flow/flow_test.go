@@ -183,6 +183,16 @@ func TestScripts(t *testing.T) {
 			f2 opening 12:00:23.840 80/tcp 10.77.0.2:5000 SYN admitted
 			reset-by-client: the client reset the connection after 1 s, with 0 B in and 0 B out.
 			reset-by-client: the client reset the connection after 1 s, with 0 B in and 0 B out.`},
+		{"a reset that its client would not send, and one that it would", Options{}, `
+			> 5000 SYN 0
+			< 5000 SYN+ACK 0 1
+			+1s > 5000 RST 9
+			< 5000 ACK 1 1
+			flows
+			+2s > 5000 RST 1
+			flows`, `
+			f1 opening 12:00:21.840 80/tcp 10.77.0.2:5000 SYN admitted
+			f1 reset 12:00:21.840 80/tcp 10.77.0.2:5000 SYN admitted; reset by client after 2.0 s`},
 		{"a SYN+ACK that nobody answers", Options{}, `
 			> 5000 SYN 0
 			< 5000 SYN+ACK 0 1

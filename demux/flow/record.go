@@ -273,8 +273,8 @@ func (t *Table) recordLocked(c *cold, s *segment, completes bool) {
 	case c.hostFirst || c.partial:
 		return
 	case s.flags&packet.RST != 0:
-		if c.handshook != 0 || c.syns[Out] == 0 {
-			return // it did not stand in the SYN queue
+		if c.handshook != 0 || c.syns[Out] == 0 || c.feint(s) {
+			return // it did not stand in the SYN queue, or does so still
 		}
 		e.kind, e.fate = evGone, demux.NoFate
 	case s.d == Out:

@@ -106,6 +106,10 @@ func newStory(rec record) *story {
 		case evHeld, evFreed, evReleased:
 			gone.hold(e)
 			continue
+		case evGone:
+			if flows[e.flow] == nil {
+				continue // of a listener before, or older than the record: nobody comes with it
+			}
 		}
 		f := get(e)
 		switch e.kind {

@@ -290,7 +290,7 @@ func (t *Table) trackLocked(r *hot, c *cold, s *segment, options []byte) {
 	switch {
 	case s.flags&packet.RST != 0:
 		keep, change = true, true
-		if !dropped && !c.ended {
+		if !dropped && !c.ended && !c.feint(s) {
 			c.resetBy = 1 + uint8(d)
 			c.end(s.now)
 			t.endLocked(r, c, s.now)
