@@ -22,6 +22,7 @@ import (
 //
 //   - when the service reads again and there is nothing: it has nothing to answer yet,
 //     and the client may wait for the ACK before it sends the rest (RFC 896);
+//   - when it closes and the FIN waits behind data;
 //   - else after ackMost.
 //
 // An ACK is new when its number is higher than that of the connection's last segment.
@@ -30,10 +31,12 @@ import (
 // (RFC 5681, 4.2), one with SACK blocks, and the second new one in a row. For each that
 // was not new one of the new ones goes at once.
 //
-// Netstack tells the link which connection a segment is of (the owner of the packet),
-// and writes with that connection's lock held, which guards what is not atomic here.
+// Netstack tells the link which connection a segment is of (the owner of the packet). It
+// writes with that connection's lock held, but for what has waited for a link address.
 type ack struct {
-	c     *Conn
+	c *Conn
+
+	mu    sync.Mutex
 	left  seqnum.Value // the last number that left
 	known bool         // left is
 	owed  int          // as many of the next ones as may fill a gap
@@ -80,6 +83,8 @@ func (a *ack) holds(pkt *netstack.PacketBuffer, th header.TCP) bool {
 	if len(th) < header.TCPMinimumSize || th.Flags()&header.TCPFlagAck == 0 {
 		return false
 	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	number := seqnum.Value(th.AckNumber())
 	pure := th.Flags() == header.TCPFlagAck && pkt.Data().Size() == 0
 	last := a.left
@@ -121,26 +126,40 @@ func (a *ack) send() {
 	ep := a.c.ep.(*tcp.Endpoint)
 	ep.LockUser()
 	defer ep.UnlockUser()
+	a.sendLocked(ep)
+}
+
+// end is send for a connection that is closed here: its FIN has taken along what was
+// held, unless it waits behind data. Netstack keeps some of these for a minute, in
+// TIME-WAIT, and the Conn not with them.
+func (a *ack) end() {
+	ep, ok := a.c.ep.(*tcp.Endpoint)
+	if !ok {
+		return
+	}
+	ep.LockUser()
+	defer ep.UnlockUser()
+	a.sendLocked(ep)
+	ep.SetOwner(nil)
+}
+
+// sendLocked needs the connection's lock.
+func (a *ack) sendLocked(ep *tcp.Endpoint) {
+	a.mu.Lock()
 	pkt := a.held.Swap(nil)
+	if pkt != nil {
+		a.left = seqnum.Value(header.TCP(pkt.TransportHeader().Slice()).AckNumber())
+	}
+	a.mu.Unlock()
 	if pkt == nil {
 		return
 	}
-	a.left = seqnum.Value(header.TCP(pkt.TransportHeader().Slice()).AckNumber())
-	_ = a.c.s.link.writeOwn(pkt) // Out counts
-	pkt.DecRef()
-}
-
-// end is of a connection that has been closed here. Its FIN, or its RST, has taken along
-// what was held, unless it waits behind data, or the connection had ended before.
-func (a *ack) end() {
-	switch a.c.ep.(*tcp.Endpoint).EndpointState() {
-	case tcp.StateClose, tcp.StateError:
-		if pkt := a.held.Swap(nil); pkt != nil {
-			pkt.DecRef()
-		}
+	switch ep.EndpointState() {
+	case tcp.StateClose, tcp.StateError: // it has ended: the peer would answer with RST
 	default:
-		a.send()
+		_ = a.c.s.link.writeOwn(pkt) // Out counts
 	}
+	pkt.DecRef()
 }
 
 // acks are the connections that have held an ACK of late. One goroutine looks at them

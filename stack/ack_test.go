@@ -1,10 +1,16 @@
 package stack
 
 import (
+	"runtime"
+	"sync"
 	"testing"
 	"time"
+	"weak"
 
 	"github.com/stretchr/testify/require"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	netstack "gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 
 	"porthole/demux"
 )
@@ -43,10 +49,10 @@ func TestAckRides(t *testing.T) {
 	for i := range 3 {
 		r.p.send(5000, flagPSH|flagACK, seq, ack, 'a', 's', 'k')
 		seq += 3
-		n, err := server.Read(b)
+		require.Eventually(t, func() bool { return server.ack.held.Load() != nil }, patience, time.Millisecond)
+		n, err := server.Read(b) // which finds it there: else it would let go of the ACK
 		require.NoError(t, err)
 		require.Equal(t, "ask", string(b[:n]))
-		require.NotNil(t, server.ack.held.Load())
 		_, err = server.Write([]byte("answer"))
 		require.NoError(t, err)
 		got := r.p.wait(5000, flagPSH|flagACK, i)
@@ -78,7 +84,7 @@ func TestAckWhenNothingAnswers(t *testing.T) {
 	t.Run("listens for the end", func(t *testing.T) { // as net/http does while a handler works
 		r, server, iss := ackRig(t, false)
 		r.p.send(5000, flagACK, irs+1, iss+1, 'x')
-		_, err := server.Read(make([]byte, 16))
+		_, err := server.Read(make([]byte, 1))
 		require.NoError(t, err)
 		read := make(chan error, 1)
 		go func() {
@@ -141,7 +147,7 @@ func TestAckAtOnce(t *testing.T) {
 func TestAckEnds(t *testing.T) {
 	r, server, iss := ackRig(t, false)
 	r.p.send(5000, flagACK, irs+1, iss+1, 'x')
-	_, err := server.Read(make([]byte, 16))
+	_, err := server.Read(make([]byte, 1))
 	require.NoError(t, err)
 	require.NotNil(t, server.ack.held.Load())
 	require.NoError(t, server.Close())
@@ -158,11 +164,48 @@ func TestAckEnds(t *testing.T) {
 
 	r, server, iss = ackRig(t, false)
 	r.p.send(5000, flagACK, irs+1, iss+1, 'x')
-	_, err = server.Read(make([]byte, 16))
+	_, err = server.Read(make([]byte, 1))
 	require.NoError(t, err)
 	r.p.send(5000, flagRST, irs+2, 0)
 	_, err = server.Read(make([]byte, 1))
 	require.Error(t, err)
-	require.NoError(t, server.Close())
+	require.NotNil(t, server.ack.held.Load())
+	sent := r.s.Out().Sent
+	server.ack.send() // as after ackMost
+	require.Equal(t, sent, r.s.Out().Sent)
 	require.Nil(t, server.ack.held.Load())
+	require.NoError(t, server.Close())
+}
+
+// TestAckOfTimeWait: netstack keeps the connection for a minute, and nothing of ours.
+func TestAckOfTimeWait(t *testing.T) {
+	r, server, iss := ackRig(t, false)
+	ep := server.ep.(*tcp.Endpoint)
+	gone := weak.Make(server)
+	require.NoError(t, server.Close())
+	r.p.wait(5000, flagFIN|flagACK, 0)
+	r.p.send(5000, flagFIN|flagACK, irs+1, iss+2)
+	require.Equal(t, uint32(irs+2), r.p.wait(5000, flagACK, 0).ack)
+	server = nil
+	require.Eventually(t, func() bool { runtime.GC(); return gone.Value() == nil }, patience, time.Millisecond)
+	require.Equal(t, tcp.StateTimeWait, ep.EndpointState())
+}
+
+// TestAckWithoutItsLock: what has waited for a link address comes to the link without
+// its connection's lock.
+func TestAckWithoutItsLock(t *testing.T) {
+	_, server, iss := ackRig(t, false)
+	var both sync.WaitGroup
+	for range 2 {
+		both.Go(func() {
+			for i := range uint32(1000) {
+				pkt := netstack.NewPacketBuffer(netstack.PacketBufferOptions{ReserveHeaderBytes: header.TCPMinimumSize})
+				th := header.TCP(pkt.TransportHeader().Push(header.TCPMinimumSize))
+				th.Encode(&header.TCPFields{SeqNum: iss + 1, AckNum: irs + 1 + i, DataOffset: header.TCPMinimumSize, Flags: flagACK, WindowSize: 1})
+				server.ack.holds(pkt, th)
+				pkt.DecRef()
+			}
+		})
+	}
+	both.Wait()
 }
