@@ -104,9 +104,13 @@ const (
 	// repeatAfter is the shortest time between two repeated SYN+ACKs of one
 	// connection (Linux: tcp_invalid_ratelimit).
 	repeatAfter = 500 * time.Millisecond
-	// looks is how often the stack is asked about a segment that it should have
+	// looksSyn is how often the stack is asked about a segment that it should have
 	// taken, before the door believes that it did not.
-	looks = 5
+	looksSyn = 5
+	// looksAck is the same for a final ACK that it may still take: at least a second,
+	// when SYN+ACK is sent again. On a busy machine the stack may come to it late, and
+	// a client whose place has another by then is reset.
+	looksAck = 50
 )
 
 // FlowKey names one connection of a port.

@@ -110,6 +110,17 @@ func (s *doorScript) run(line string) string {
 	case "half", "established", "gone":
 		s.d.Confirm(s.now, s.key(name), map[string]State{"half": HalfOpen, "established": Established, "gone": Gone}[f[0]])
 		return "ok"
+	case "asked": // the stack, again and again, and each time it says so
+		state, times := f[2], f[3]
+		n, _ := strconv.Atoi(times)
+		for range n {
+			s.now += int64(DoubtAfter)
+			if out := s.run("due"); out != "ask "+name {
+				return out
+			}
+			s.run(state + " " + name)
+		}
+		return "ok"
 	case "due":
 		ask, end, _ := s.d.Due(s.now, 0, nil, nil)
 		var out []string
@@ -312,22 +323,9 @@ func TestDoorScripts(t *testing.T) {
 			syn a -> cookie
 			cookie-ack a -> ask
 			take a -> pass
-			wait 20ms -> ok
-			due -> ask a
-			gone a -> ok
+			asked a gone 49 -> ok
 			queues -> half 0 res 1 wait 0
-			wait 20ms -> ok
-			due -> ask a
-			gone a -> ok
-			wait 20ms -> ok
-			due -> ask a
-			gone a -> ok
-			wait 20ms -> ok
-			due -> ask a
-			gone a -> ok
-			wait 20ms -> ok
-			due -> ask a
-			gone a -> ok
+			asked a gone 1 -> ok
 			queues -> half 0 res 0 wait 0`,
 		"cookies always keep no state": `
 			door cookies=always -> ok
@@ -422,23 +420,36 @@ func TestDoorScripts(t *testing.T) {
 			ack a -> pass
 			queues -> half 0 res 1 wait 0
 			due ->
-			wait 20ms -> ok
-			due -> ask a
-			half a -> ok
+			asked a half 49 -> ok
 			queues -> half 0 res 1 wait 0
-			wait 20ms -> ok
-			due -> ask a
-			half a -> ok
-			wait 20ms -> ok
-			due -> ask a
-			half a -> ok
-			wait 20ms -> ok
-			due -> ask a
-			half a -> ok
-			wait 20ms -> ok
-			due -> ask a
-			half a -> ok
+			asked a half 1 -> ok
 			queues -> half 1 res 0 wait 0`,
+		"nor one whose connection has gone": `
+			door backlog=0 -> ok
+			syn a -> pass
+			answer a -> ok
+			rst a -> pass
+			ack a -> pass
+			queues -> half 0 res 1 wait 0
+			asked a gone 4 -> ok
+			queues -> half 0 res 1 wait 0
+			asked a gone 1 -> ok
+			queues -> half 0 res 0 wait 0`,
+		"a final ACK that the stack comes to late has its place": `
+			door backlog=0 -> ok
+			syn a -> pass
+			answer a -> ok
+			syn b -> pass
+			answer b -> ok
+			ack a -> pass
+			wait 20ms -> ok
+			due -> ask b ask a
+			half a -> ok
+			half b -> ok
+			asked a half 48 -> ok
+			ack b -> accept-queue-full
+			arrive a -> true
+			queues -> half 1 res 0 wait 1`,
 		"nobody can put a question off": `
 			door -> ok
 			syn a -> pass
@@ -515,22 +526,9 @@ func TestDoorScripts(t *testing.T) {
 		"a SYN that the stack never answered leaves": `
 			door -> ok
 			syn a -> pass
-			wait 20ms -> ok
-			due -> ask a
-			gone a -> ok
+			asked a gone 4 -> ok
 			queues -> half 1 res 0 wait 0
-			wait 20ms -> ok
-			due -> ask a
-			gone a -> ok
-			wait 20ms -> ok
-			due -> ask a
-			gone a -> ok
-			wait 20ms -> ok
-			due -> ask a
-			gone a -> ok
-			wait 20ms -> ok
-			due -> ask a
-			gone a -> ok
+			asked a gone 1 -> ok
 			queues -> half 0 res 0 wait 0`,
 		"half-open connections end after 63 s": `
 			door -> ok

@@ -167,7 +167,7 @@ func TestDoorRaces(t *testing.T) {
 	stackWork.Wait()
 	close(stop)
 	others.Wait()  // or what is half-open would grow old while it is counted
-	for range 30 { // 0.75 s: every doubt is settled, nothing more is old
+	for range 60 { // 1.5 s: every doubt is settled, nothing more is old
 		m.now.Add(int64(25 * time.Millisecond))
 		m.due()
 	}

@@ -160,9 +160,15 @@ func (d *Door) Confirm(now int64, k FlowKey, s State) {
 	}
 	// A place is held, or the SYN has no answer: the stack has not come to the
 	// segment, or dropped it.
-	wait := (h.reserved || !h.answered) && s != Established && h.looked < looks-1
+	most := 1
 	switch {
-	case wait:
+	case h.reserved && (s == HalfOpen || !h.answered): // not answered: a cookie's
+		most = looksAck
+	case h.reserved || !h.answered:
+		most = looksSyn
+	}
+	switch {
+	case s != Established && int(h.looked)+1 < most:
 		h.looked++
 		d.doubtLocked(h, now)
 	case s == Established && h.reserved:
