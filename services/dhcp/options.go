@@ -47,7 +47,8 @@ func (o *options) read(b []byte) error {
 func (o *options) add(code byte, v []byte) {
 	for i := range o.list {
 		if had := &o.list[i]; had.code == code {
-			had.value = append(had.value[:len(had.value):len(had.value)], v...)
+			// read leaves the first piece no room, so it is copied out of the datagram.
+			had.value = append(had.value, v...)
 			return
 		}
 	}

@@ -1,6 +1,7 @@
 package dhcp
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"testing"
@@ -49,7 +50,7 @@ func TestOptionsAsTheLibrary(t *testing.T) {
 	})
 }
 
-// A message costs the request, its key and its name, however many options it has.
+// A message costs the request, its key and its name: the request has room for its options.
 func TestParseAllocates(t *testing.T) {
 	sc := &script{t: t}
 	q, from := sc.build("discover mac=1 want=.9 lease=2h opt=55:0103060c0f1a1c77 opt=57:05c0")
@@ -58,6 +59,21 @@ func TestParseAllocates(t *testing.T) {
 			t.Fatal(err)
 		}
 	}); n > 3 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+// An option in as many pieces as a datagram holds is not copied anew for each of them.
+func TestOptionInManyPieces(t *testing.T) {
+	const pieces = 20000
+	b := bytes.Repeat([]byte{55, 1, 'x'}, pieces)
+	n := testing.AllocsPerRun(1, func() {
+		var o options
+		if err := o.read(b); err != nil || len(o.get(55)) != pieces {
+			t.Fatal(err, len(o.get(55)))
+		}
+	})
+	if n > 100 {
 		t.Errorf("%v allocations", n)
 	}
 }
