@@ -89,6 +89,9 @@ func TestBareErrorsAreWhole(t *testing.T) {
 		require.Equal(t, resp.ContentLength, int64(len(body)))
 		require.Contains(t, string(body), fmt.Sprint(c.status, " "))
 	}
+	got := w.raw(t, "HEAD /f HTTP/1.1\r\nHost: a\r\nExpect: tea\r\n\r\n")
+	require.Equal(t, "HTTP/1.1 417 Expectation Failed", statusLine(got))
+	require.True(t, strings.HasSuffix(got, "\r\n\r\n"), "content after an answer to HEAD: %q", got)
 	require.NoError(t, w.Stop())
 	for _, want := range []string{`request="GET /a b HTTP/1.1"`, "result=414", "result=431", "result=501", "result=505", `request="GET /d HTTP/1.1" result=417`, `request="GET /e HTTP/1.0" result=417`} {
 		require.Contains(t, log.String(), want)

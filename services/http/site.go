@@ -159,9 +159,13 @@ func (s *site) refuse(from net.Addr, request, status string) []byte {
 	code, _, _ := strings.Cut(status, " ")
 	s.env.Access(from, request, code, 0)
 	body := status + "\n"
-	return fmt.Appendf(nil, "HTTP/1.1 %s\r\nContent-Length: %d\r\nContent-Type: text/plain; charset=utf-8\r\n"+
-		"Server: %s\r\nX-Content-Type-Options: nosniff\r\nDate: %s\r\nConnection: close\r\n\r\n%s",
-		status, len(body), s.server[0], s.env.Now().UTC().Format(http.TimeFormat), body)
+	answer := fmt.Appendf(nil, "HTTP/1.1 %s\r\nContent-Length: %d\r\nContent-Type: text/plain; charset=utf-8\r\n"+
+		"Server: %s\r\nX-Content-Type-Options: nosniff\r\nDate: %s\r\nConnection: close\r\n\r\n",
+		status, len(body), s.server[0], s.env.Now().UTC().Format(http.TimeFormat))
+	if strings.HasPrefix(request, "HEAD ") { // RFC 9110, 9.3.2: no content
+		return answer
+	}
+	return append(answer, body...)
 }
 
 // loggedURI bounds a request in the log: the start tells which it was.
