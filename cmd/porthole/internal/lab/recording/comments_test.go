@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/binary"
+	"strings"
 	"testing"
 	"time"
 
@@ -102,6 +103,13 @@ func TestFlowsTaken(t *testing.T) {
 	rec, err := read(bytes.NewReader([]byte(flows)), "")
 	require.NoError(t, err)
 	require.Equal(t, []Request{{0, 20 * ms}, {5 * ms, 20 * ms}}, rec.Requests)
+
+	// Of a later datagram of the same flow nobody knows when it was taken, but it has its answer.
+	const later = `,{"at_ns":95000000,"dir":"in","what":"segment","len":54},{"at_ns":95001000,"dir":"out","what":"segment","len":58}]`
+	rec, err = read(strings.NewReader(strings.TrimSuffix(flows, `],"handshake_rung":-1}`+"\n")+later+`,"handshake_rung":-1}`), "")
+	require.NoError(t, err)
+	require.Equal(t, []Request{{0, 20 * ms}, {5 * ms, 20 * ms}, {100 * ms, 20 * ms}}, rec.Requests)
+	require.Empty(t, rec.Notes)
 }
 
 // FuzzComments: whatever a file holds passes unchanged.

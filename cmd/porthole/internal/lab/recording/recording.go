@@ -13,9 +13,9 @@
 //	TCP     from the last SYN, or the end of the one before, until the server ends it
 //	flows   TCP: between two accepts, where the second connection waited for it
 //
-// What porthole itself has written says when the service took each datagram: then it is
-// between two of those, where the second waited. Its answer may be long out while the
-// service still works, as under service-delay.
+// What porthole itself has written says when the service took each datagram (timelines:
+// the first of each flow): then it is between two of those, where the second waited. Its
+// answer may be long out while the service still works, as under service-delay.
 //
 // What has no answer gets the median of the others. What is read is bounded by Limit.
 package recording
@@ -158,7 +158,9 @@ func (p *ports) reckonTaken(rs []request) bool {
 	slices.Sort(known)
 	usual := known[len(known)/2]
 	for i := range rs {
-		rs[i].serve = -1
+		if rs[i].serve = -1; rs[i].done != 0 { // answered, though nothing says when it was taken
+			rs[i].serve = usual
+		}
 	}
 	for k, i := range order {
 		r := &rs[i]
