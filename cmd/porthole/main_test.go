@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"encoding/json"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
 )
 
 // TestMain makes this test binary the program that the scripts run.
@@ -16,10 +18,21 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"porthole": main})
 }
 
+// hearHangups lets SIGHUP come to the programs of a test, also where the tests
+// themselves were started with it ignored (nohup), which up respects and hands on.
+func hearHangups(t *testing.T) {
+	if signal.Ignored(unix.SIGHUP) {
+		sigs := make(chan os.Signal, 1)
+		signal.Notify(sigs, unix.SIGHUP)
+		t.Cleanup(func() { signal.Stop(sigs) })
+	}
+}
+
 // TestScripts runs testdata/script. Scripts that need namespaces say [!e2e] skip;
 // PORTHOLE_E2E=require makes that an error instead.
 func TestScripts(t *testing.T) {
 	e2e := namespaces(t)
+	hearHangups(t)
 	testscript.Run(t, testscript.Params{
 		Dir:                 filepath.Join("testdata", "script"),
 		RequireExplicitExec: true,

@@ -142,6 +142,7 @@ func TestUpEndsWithAnEarlySignal(t *testing.T) {
 // TestUpReloadsAtHangup: the file again, under the flags of the start; what it says
 // as before stays as it was settled.
 func TestUpReloadsAtHangup(t *testing.T) {
+	hearHangups(t)
 	h := newFakeHost()
 	_, err := runUp(t, h, func(socket string) {
 		file := filepath.Join(filepath.Dir(socket), "host.yaml")
