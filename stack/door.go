@@ -147,7 +147,8 @@ func (s *Stack) overflowReset(ln *Listener, p demux.Packet) {
 }
 
 // answered reads a SYN+ACK on its way out.
-func (s *Stack) answered(pkt *netstack.PacketBuffer, th header.TCP) {
+func (s *Stack) answered(pkt *netstack.PacketBuffer) {
+	th := header.TCP(pkt.TransportHeader().Slice())
 	if len(th) < header.TCPMinimumSize || th[13]&(flagSYN|flagACK) != flagSYN|flagACK {
 		return
 	}
