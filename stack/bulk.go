@@ -18,9 +18,10 @@ import (
 //
 // A flow has one lane, which keeps its order: while any of its frames is in bulk, all
 // that follow go there, too. Small frames of flows that have none there do not wait for
-// those of others (but for one flow in flowNumbers): they are written at once. A lane holds bulkFrames; who brings one
-// more waits, until the device has taken one or the stack closes. What is left then is
-// counted in Out.Closed, as every frame that comes too late.
+// those of others (but for one flow in flowNumbers): they are written at once. A lane
+// holds bulkFrames; who brings one more waits, until the device has taken one or the
+// stack closes. What is left then is counted in Out.Closed, as every frame that comes
+// too late.
 //
 // It gains where a processor is free: one goroutine cannot fill and write as fast as a
 // client reads. Where none is, it costs the way between two processors' caches. What

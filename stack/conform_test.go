@@ -47,10 +47,16 @@ func TestConnConforms(t *testing.T) {
 // pair is one connection of a fresh rig, both ends.
 func pair(t *testing.T, r *rig, host netip.Addr) (client, server *stack.Conn) {
 	t.Helper()
+	return connect(t, r, listening(t, r), host)
+}
+
+// listening is port 80 of the host, until the test ends.
+func listening(t *testing.T, r *rig) *stack.Listener {
+	t.Helper()
 	ln, err := r.host.Listen(80, stack.ListenConfig{Owner: "test"})
 	require.NoError(t, err)
 	t.Cleanup(func() { ln.Close() })
-	return connect(t, r, ln, host)
+	return ln
 }
 
 func connect(t *testing.T, r *rig, ln net.Listener, host netip.Addr) (client, server *stack.Conn) {

@@ -11,15 +11,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"porthole/services"
-	"porthole/stack"
 )
 
 // Discard waits and ends as Read does, opens the window, and makes no garbage.
 func TestDiscard(t *testing.T) {
 	each(t, func(t *testing.T, r *rig, host netip.Addr) {
-		ln, err := r.host.Listen(80, stack.ListenConfig{Owner: "test"})
-		require.NoError(t, err)
-		t.Cleanup(func() { ln.Close() })
+		ln := listening(t, r)
 		client, server := connect(t, r, ln, host)
 		const size = 8 << 20 // more than both ends' buffers hold
 		sent := make(chan error, 1)
@@ -49,7 +46,7 @@ func TestDiscard(t *testing.T) {
 
 		client, server = connect(t, r, ln, host)
 		require.NoError(t, server.SetReadDeadline(time.Now().Add(time.Millisecond)))
-		_, err = server.Discard()
+		_, err := server.Discard()
 		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 		require.NoError(t, server.SetReadDeadline(time.Time{}))
 		_, err = client.Write([]byte("ab"))

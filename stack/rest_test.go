@@ -6,17 +6,13 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-
-	"porthole/stack"
 )
 
 // Data, the end and a reset each call once who waits without a goroutine, and so does
 // what is there already.
 func TestWhenReadable(t *testing.T) {
 	each(t, func(t *testing.T, r *rig, host netip.Addr) {
-		ln, err := r.host.Listen(80, stack.ListenConfig{Owner: "test"})
-		require.NoError(t, err)
-		t.Cleanup(func() { ln.Close() })
+		ln := listening(t, r)
 		client, server := connect(t, r, ln, host)
 		ready := make(chan string, 8)
 		when := func(what string) { server.WhenReadable(func() { ready <- what }) }
@@ -27,7 +23,7 @@ func TestWhenReadable(t *testing.T) {
 			require.Equal(t, want, string(b[:n]))
 		}
 		when("data")
-		_, err = client.Write([]byte("a"))
+		_, err := client.Write([]byte("a"))
 		require.NoError(t, err)
 		require.Equal(t, "data", <-ready)
 		when("data before")

@@ -20,7 +20,6 @@ import (
 // without that field gets a new buffer each time.
 type rests struct {
 	kept []*buffer.View
-	last int // of kept, what next returned; -1: none of them
 	old  int // of kept, what a new one replaces: that of a packet dropped is never free
 }
 
@@ -28,30 +27,27 @@ const restsKept = 32 // 2 MiB a reader, once it has had so many at a time
 
 // next is a whole buffer that nobody else uses. It is the reader's until given.
 func (r *rests) next() *buffer.View {
-	for i, v := range r.kept {
+	for _, v := range r.kept {
 		if references(v) == 1 {
-			r.last = i
 			return v
 		}
 	}
 	v := buffer.NewViewSize(tun.TailSize)
 	switch {
-	case !referencesKnown:
-		r.last = -1
+	case !referencesKnown: // none is kept
 	case len(r.kept) < restsKept:
-		r.last = len(r.kept)
 		r.kept = append(r.kept, v)
 	default:
-		r.last, r.old = r.old, (r.old+1)%restsKept
-		r.kept[r.last].Release()
-		r.kept[r.last] = v
+		r.kept[r.old].Release()
+		r.kept[r.old] = v
+		r.old = (r.old + 1) % restsKept
 	}
 	return v
 }
 
 // give is the first n bytes of what next returned, for somebody who will release it.
 func (r *rests) give(v *buffer.View, n int) *buffer.View {
-	if r.last >= 0 {
+	if referencesKnown {
 		v = v.Clone()
 	}
 	v.CapLength(n)
