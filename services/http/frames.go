@@ -59,7 +59,8 @@ const (
 	kindWindowUpdate = 0x8
 	kindContinuation = 0x9
 
-	flagAck        = 0x1
+	flagAck        = 0x1 // of SETTINGS
+	flagEndStream  = 0x1 // of HEADERS
 	flagEndHeaders = 0x4
 	flagPadded     = 0x8
 	flagPriority   = 0x20

@@ -328,7 +328,7 @@ func FuzzUpgraded(f *testing.F) {
 			}
 		}
 		settings, request := []byte{0, 4, 0, 0, 0, 9}, []byte("REQUEST")
-		got := readAll(newUpgraded(&readConn{r: bytes.NewReader(in)}, nil, settings, request, 1<<16))
+		got := readAll(newUpgraded(&readConn{r: bytes.NewReader(in)}, nil, settings, request, 1<<16, func(string) {}))
 		rest, ok := bytes.CutPrefix(in, []byte(clientPreface))
 		if !ok {
 			require.True(t, strings.HasPrefix(clientPreface, string(got)))

@@ -62,8 +62,7 @@ func (s *site) upgrade(w *response, r *http.Request, settings []byte) bool {
 		nc.Close()
 		return true
 	}
-	u := newUpgraded(nc, slices.Clone(early), settings, request, int(s.cfg.HeaderLimit))
-	u.frames.tooLong = nc.(*conn).tooLong
+	u := newUpgraded(nc, slices.Clone(early), settings, request, int(s.cfg.HeaderLimit), nc.(*conn).tooLong)
 	if !s.back.push(u) {
 		nc.Close()
 	}
@@ -86,9 +85,9 @@ type upgraded struct {
 	frames  *frames
 }
 
-func newUpgraded(c net.Conn, early, settings, request []byte, headerLimit int) *upgraded {
+func newUpgraded(c net.Conn, early, settings, request []byte, headerLimit int, tooLong func(string)) *upgraded {
 	u := &upgraded{Conn: c, early: early, preface: clientPreface}
-	u.frames = newFrames(readerFunc(u.receive), headerLimit, func(string) {})
+	u.frames = newFrames(readerFunc(u.receive), headerLimit, tooLong)
 	u.frames.settings, u.frames.request = settings, request
 	return u
 }
@@ -145,25 +144,19 @@ func firstRequest(r *http.Request) []byte {
 			add(strings.ToLower(name), v)
 		}
 	}
-	const (
-		headers      = 0x1
-		continuation = 0x9
-		endStream    = 0x1
-		endHeaders   = 0x4
-	)
 	var out []byte
-	kind, flags := byte(headers), byte(endStream)
+	kind, flags := byte(kindHeaders), byte(flagEndStream)
 	for {
 		n := min(len(block), maxFrame)
 		if n == len(block) {
-			flags |= endHeaders
+			flags |= flagEndHeaders
 		}
 		out = append(out, byte(n>>16), byte(n>>8), byte(n), kind, flags, 0, 0, 0, 1)
 		out = append(out, block[:n]...)
 		if block = block[n:]; len(block) == 0 {
 			return out
 		}
-		kind, flags = continuation, 0
+		kind, flags = kindContinuation, 0
 	}
 }
 
