@@ -123,6 +123,11 @@ func (w *teller) reset() {
 	}
 }
 
+// episode is the part of the record of the flow's port around one of its rungs.
+func (w *teller) episode(r *Rung) record {
+	return w.record(w.f.demuxPort()).episode(int64(w.f.Began.Sub(w.t.start) + r.At))
+}
+
 func (w *teller) udp() {
 	f := w.f
 	var r *Rung
@@ -135,13 +140,13 @@ func (w *teller) udp() {
 	switch {
 	case r != nil && r.Fate == demux.QueueFull:
 		w.say(PortQueue, "%d of %d datagrams refused, the queue of %s%s", f.Dropped, f.In.Datagrams, f.Port(), full(r))
-		w.queueSizes(w.record(f.demuxPort()).episode(int64(f.Began.Sub(w.t.start) + r.At)))
+		w.queueSizes(w.episode(r))
 	case r != nil && r.Fate == demux.HeadDropped:
 		w.say(PortQueue, "%d of %d datagrams dropped, the oldest of the queue of %s,%s", f.Dropped, f.In.Datagrams, f.Port(), full(r))
-		w.queueSizes(w.record(f.demuxPort()).episode(int64(f.Began.Sub(w.t.start) + r.At)))
+		w.queueSizes(w.episode(r))
 	case r != nil && r.Fate == demux.CoDelDropped:
 		w.say(Standing, "%d of %d datagrams dropped by CoDel as they were taken from the queue of %s", f.Dropped, f.In.Datagrams, f.Port())
-		w.standing(w.record(f.demuxPort()).episode(int64(f.Began.Sub(w.t.start) + r.At)))
+		w.standing(w.episode(r))
 	case f.Dropped > 0:
 		w.say(Dropped, "%d of %d datagrams dropped, %v", f.Dropped, f.In.Datagrams, f.LastDrop)
 	}

@@ -16,7 +16,8 @@ import (
 //
 //	clients    one per flow: its first SYN comes when it came; its final ACK follows
 //	           after as long as it took then, or as it took the others when it never
-//	           got so far (none does where most of the others sent none); retries are not played, since nobody is refused
+//	           got so far (none does where most of the others sent none); retries are
+//	           not played, since nobody is refused
 //	service    takes the k-th connection as long after the one before as then; when it
 //	           stood idle between two, after the usual time (the median of those when
 //	           it did not); or it waits before each, see departures.service
