@@ -246,6 +246,7 @@ func (s *Stack) settle(ask, end *[]demux.FlowKey) int {
 	for _, ln := range lns {
 		now := s.doors.now()
 		var left bool
+		ln.discharge()
 		*ask, *end, left = ln.door.Due(now, endEarly, (*ask)[:0], (*end)[:0])
 		for _, k := range *ask {
 			state := demux.Gone
