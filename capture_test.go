@@ -125,7 +125,7 @@ func TestCaptureHasEveryFate(t *testing.T) {
 	awaitFate("fault-injected", "host", 1)
 	r.link.SetRules(tun.ImpairOptions{In: impair.Rules{Duplicate: 100}, ShowDropped: true})
 	r.ip(from(4))
-	until(t, "the second one", func() bool { return h.Ledger().Kinds["duplicated"] == 1 })
+	until(t, "the second one", func() bool { return h.Ledger().Kinds["duplicated"] >= 1 }) // others may pass
 	r.link.SetRules(tun.ImpairOptions{ShowDropped: true})
 
 	// The socket queue: full, under each policy, released.

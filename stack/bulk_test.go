@@ -122,6 +122,57 @@ func TestBulkOrder(t *testing.T) {
 	require.Zero(t, overtook)
 }
 
+// TestCrowdOrder: while crowds come and go, small frames are written on another goroutine
+// or by who sends, and none overtakes the one before it.
+func TestCrowdOrder(t *testing.T) {
+	var mu sync.Mutex
+	var next uint32
+	var overtook, direct, shared int
+	g := &gated{see: func(size int, seq, payload uint32) {
+		mu.Lock()
+		defer mu.Unlock()
+		switch {
+		case payload == 0 && next == 0: // SYN+ACK
+			next = seq + 1
+			return
+		case payload == 0:
+		case calledBy("writeBulk"):
+			shared++
+		default:
+			direct++
+		}
+		if int32(seq-next) > 0 {
+			overtook++
+		}
+		if end := seq + payload; int32(end-next) > 0 {
+			next = end
+		}
+	}}
+	s, c, ln, _ := bulkRig(t, g)
+	client, server := connected(t, c, ln)
+	go func() {
+		defer server.Close()
+		b := make([]byte, 100)
+		for i := 0; ; i++ {
+			s.link.bulk.came(i % (2 * crowdFrames))
+			if _, err := server.Write(b); err != nil {
+				return
+			}
+			mu.Lock()
+			enough := direct > 500 && shared > 500
+			mu.Unlock()
+			if enough {
+				return
+			}
+		}
+	}()
+	_, err := io.Copy(io.Discard, client)
+	require.NoError(t, err)
+	mu.Lock()
+	defer mu.Unlock()
+	require.Zero(t, overtook)
+}
+
 func calledBy(name string) bool {
 	pcs := make([]uintptr, 32)
 	frames := runtime.CallersFrames(pcs[:runtime.Callers(1, pcs)])

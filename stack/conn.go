@@ -24,21 +24,27 @@ type Conn struct {
 
 	local, remote *net.TCPAddr
 
-	rmu, wmu     sync.Mutex // one reader, one writer at a time
-	readable     chan struct{}
-	writable     chan struct{}
+	rmu, wmu     sync.Mutex    // one reader, one writer at a time
+	readable     chan struct{} // one token: there may be something, the deadline has passed, or c is closed
+	writable     chan struct{} // likewise
 	rdead, wdead deadline
 	closed       chan struct{}
 	arrived      int64             // in the accept queue, by the flows' clock
 	hasRead      bool              // guarded by rmu
+	copied       int               // bytes that were read and netstack does not know of; guarded by rmu
 	in           tcpip.SliceWriter // what Read fills; guarded by rmu
 	out          bytes.Reader      // what Write has in its hands; guarded by wmu
 	closeOnce    sync.Once
 	port         uint16
 	resting      atomic.Pointer[func()] // of WhenReadable
+	ack          ack
 }
 
 var _ net.Conn = (*Conn)(nil)
+
+// moderateEvery is how many bytes are read before netstack hears of them and sizes the
+// receive buffer: far less than it begins with.
+const moderateEvery = 16 << 10
 
 func newConn(s *Stack, ep tcpip.Endpoint, wq *waiter.Queue) *Conn {
 	c := &Conn{
@@ -53,8 +59,10 @@ func newConn(s *Stack, ep tcpip.Endpoint, wq *waiter.Queue) *Conn {
 		c.remote = tcpAddr(tcpip.FullAddress{Addr: i.ID.RemoteAddress, Port: i.ID.RemotePort})
 		c.port = i.ID.LocalPort
 	}
+	c.rdead.pokes, c.wdead.pokes = c.readable, c.writable
 	c.entry.Init(c, waiter.EventIn|waiter.EventOut|waiter.EventErr|waiter.EventHUp|waiter.EventRdHUp)
 	wq.EventRegister(&c.entry)
+	c.ack.own(c)
 	return c
 }
 
@@ -137,7 +145,10 @@ func (c *Conn) readLocked(w io.Writer) (int, error) {
 		res, err := c.ep.Read(w, tcpip.ReadOptions{})
 		switch err.(type) {
 		case nil:
-			c.ep.ModerateRecvBuf(res.Count)
+			if c.copied += res.Count; c.copied >= moderateEvery {
+				c.ep.ModerateRecvBuf(c.copied)
+				c.copied = 0
+			}
 			if !c.hasRead {
 				c.hasRead = true
 				if c.s.flows != nil {
@@ -151,11 +162,10 @@ func (c *Conn) readLocked(w io.Writer) (int, error) {
 		default:
 			return 0, c.err("read", errno(err))
 		}
-		select {
-		case <-c.readable:
-		case <-c.rdead.wait():
-		case <-c.closed:
+		if len(c.in) != 1 { // net/http reads one byte to hear of the client's end while a handler works
+			c.ack.send()
 		}
+		<-c.readable
 	}
 }
 
@@ -184,11 +194,7 @@ func (c *Conn) Write(b []byte) (n int, _ error) {
 		default:
 			return n, c.err("write", errno(err))
 		}
-		select {
-		case <-c.writable:
-		case <-c.wdead.wait():
-		case <-c.closed:
-		}
+		<-c.writable
 	}
 }
 
@@ -199,8 +205,11 @@ func (c *Conn) Close() error {
 	c.closeOnce.Do(func() {
 		first = true
 		close(c.closed)
+		poke(c.readable)
+		poke(c.writable)
 		c.wq.EventUnregister(&c.entry)
 		c.ep.Close()
+		c.ack.end()
 		c.resting.Store(nil)
 		c.rdead.drop()
 		c.wdead.drop()

@@ -3,11 +3,13 @@ package stack
 import (
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
-// deadline is one of a connection's two: a channel that is closed when it passes.
-// The zero value never passes.
+// deadline is one of a connection's two. When it passes it closes a channel, if somebody
+// has asked for one, and pokes another, if its owner has one to wait for. The zero value
+// never passes.
 //
 // HTTP moves it several times a request and it hardly ever passes, so it has one timer,
 // which is only touched to fire earlier: when it fires too early it is set again.
@@ -16,7 +18,9 @@ type deadline struct {
 	at    time.Time // zero: never
 	fires time.Time // when timer does; zero: it does not
 	timer *time.Timer
-	done  chan struct{} // nil as long as nobody has asked for it
+	over  atomic.Bool   // it has passed
+	done  chan struct{} // closed when it has; nil as long as nobody has asked for it
+	pokes chan struct{} // holds one token; nil: nobody waits for it
 }
 
 // set moves the deadline; the zero time means never.
@@ -24,6 +28,9 @@ func (d *deadline) set(t time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.at = t
+	if !d.over.Load() && (t.IsZero() || !d.fires.IsZero() && !t.Before(d.fires)) {
+		return // no need to know the time: the timer looks at it
+	}
 	d.settleLocked()
 }
 
@@ -33,20 +40,21 @@ func (d *deadline) settleLocked() {
 	if !d.at.IsZero() {
 		left = time.Until(d.at)
 	}
-	passed := d.done != nil && isClosed(d.done)
-	switch {
-	case left <= 0 && passed:
-	case left <= 0:
-		if d.done == nil {
-			d.done = make(chan struct{})
+	if left <= 0 {
+		if !d.over.Swap(true) {
+			if d.done != nil {
+				close(d.done)
+			}
+			if d.pokes != nil {
+				poke(d.pokes)
+			}
 		}
-		close(d.done)
-	case passed:
-		d.done = nil
-		fallthrough
-	default:
-		d.armLocked(left)
+		return
 	}
+	if d.over.Swap(false) {
+		d.done = nil
+	}
+	d.armLocked(left)
 }
 
 // armLocked has the timer fire by the time the deadline passes.
@@ -88,16 +96,15 @@ func (d *deadline) wait() <-chan struct{} {
 	defer d.mu.Unlock()
 	if d.done == nil {
 		d.done = make(chan struct{})
+		if d.over.Load() {
+			close(d.done)
+		}
 	}
 	return d.done
 }
 
 // passed reports whether the deadline is over.
-func (d *deadline) passed() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.done != nil && isClosed(d.done)
-}
+func (d *deadline) passed() bool { return d.over.Load() }
 
 func isClosed(c <-chan struct{}) bool {
 	select {

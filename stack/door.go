@@ -22,7 +22,7 @@ import (
 // Three things are not as in Linux. A SYN that comes again does not put off netstack's
 // timer for SYN+ACK, so another may follow sooner, and the connection does not live
 // longer for it. Netstack does not do ECN. And a connection that netstack completes
-// more than 100 ms after its final ACK passed, when its place has been given away,
+// more than a second after its final ACK passed, when its place has been given away,
 // is reset where Linux would send SYN+ACK again (DoorStats.Late counts them).
 
 // doors is the state that all listeners share.
@@ -147,8 +147,7 @@ func (s *Stack) overflowReset(ln *Listener, p demux.Packet) {
 }
 
 // answered reads a SYN+ACK on its way out.
-func (s *Stack) answered(pkt *netstack.PacketBuffer) {
-	th := header.TCP(pkt.TransportHeader().Slice())
+func (s *Stack) answered(pkt *netstack.PacketBuffer, th header.TCP) {
 	if len(th) < header.TCPMinimumSize || th[13]&(flagSYN|flagACK) != flagSYN|flagACK {
 		return
 	}

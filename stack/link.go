@@ -72,19 +72,28 @@ func (l *link) WritePackets(pkts netstack.PacketBufferList) (int, tcpip.Error) {
 	n := 0
 	for _, pkt := range pkts.AsSlice() {
 		if pkt.TransportProtocolNumber == tcp.ProtocolNumber {
-			l.s.answered(pkt)
+			th := header.TCP(pkt.TransportHeader().Slice())
+			l.s.answered(pkt, th)
 			l.s.sentAgain(pkt)
+			if a, ok := pkt.Owner.(*ack); ok && a.holds(pkt, th) {
+				n++
+				continue
+			}
 		}
-		if l.post(pkt) {
-			n++
-			continue
-		}
-		if err := l.write(pkt.AsSlices(), offload(pkt), demux.FromStack, !byReader(pkt)); err != nil {
+		if err := l.writeOwn(pkt); err != nil {
 			return n, err
 		}
 		n++
 	}
 	return n, nil
+}
+
+// writeOwn sends one packet of netstack's.
+func (l *link) writeOwn(pkt *netstack.PacketBuffer) tcpip.Error {
+	if l.post(pkt) {
+		return nil
+	}
+	return l.write(pkt.AsSlices(), offload(pkt), demux.FromStack, !byReader(pkt))
 }
 
 // byReader reports whether the reader may be the one who writes: an IPv4 parameter

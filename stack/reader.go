@@ -48,6 +48,7 @@ func (s *Stack) read(queue int) error {
 				in.Mark(i, f.Fault)
 			}
 		}
+		s.link.bulk.came(n)
 		for _, run := range in.Deliver(n) {
 			s.table.ServeRun(run, inject)
 		}

@@ -25,6 +25,7 @@ import (
 // Netstack has no option for it once a connection stands, so its field is set, with the
 // connection's lock held. A netstack without that field gets no RACK at all.
 type recoveries struct {
+	stats    *tcpip.TCPStats
 	timeouts atomic.Uint64 // of netstack's counter, when it was last looked at
 	list     chan timedOut // a few: who finds it full has its next timeout soon
 	resent   atomic.Uint64 // of netstack's counter of retransmissions, likewise
@@ -45,6 +46,8 @@ var recoveryField, recoveryKnown = func() (uintptr, bool) {
 func (s *Stack) initRecovery() {
 	s.recoveries.list = make(chan timedOut, 64)
 	s.recoveries.look = make(chan struct{}, 1)
+	stats := s.net.Stats() // of counters that are shared; copying them all takes time
+	s.recoveries.stats = &stats.TCP
 	if recoveryKnown {
 		return
 	}
@@ -59,14 +62,14 @@ func (s *Stack) initRecovery() {
 // The caller holds the connection's lock.
 func (s *Stack) sentAgain(pkt *netstack.PacketBuffer) {
 	r := &s.recoveries
-	if n := s.net.Stats().TCP.Retransmits.Value(); n != r.resent.Load() {
+	if n := r.stats.Retransmits.Value(); n != r.resent.Load() {
 		r.resent.Store(n)
 		select {
 		case r.look <- struct{}{}:
 		default:
 		}
 	}
-	n := s.net.Stats().TCP.Timeouts.Value()
+	n := r.stats.Timeouts.Value()
 	if n == r.timeouts.Load() {
 		return
 	}

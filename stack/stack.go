@@ -10,7 +10,8 @@
 // GOMAXPROCS workers, one that drains netstack's accept lists into ours (listen.go),
 // one that releases ports whose last connection has ended (reap.go), one that settles
 // the doors' doubts (door.go), one that writes what readers could not (outq.go), one
-// for every two processors that writes super-packets (bulk.go).
+// for every two processors that writes super-packets and one that writes a crowd's
+// answers (bulk.go), one that sends ACKs that nothing else has sent (ack.go).
 //
 // Stop order: super-packets that were sent have a moment; the device is closed, which
 // frees every waiting read and write; then netstack is destroyed and waited for; then
@@ -94,6 +95,7 @@ type Stack struct {
 	paths      paths
 	recoveries recoveries
 	waits      timeWaits
+	acks       acks
 	closing    chan struct{} // closed when the stack begins to end
 	closeOnce  sync.Once
 }
@@ -111,6 +113,7 @@ func New(c Config) (*Stack, error) {
 	s.drain.init()
 	s.reap.init(s)
 	s.doors.init()
+	s.acks.init()
 	s.paths.init()
 	s.waits.max = maxTimeWait
 	s.net = netstack.New(netstack.Options{
@@ -210,9 +213,13 @@ func (s *Stack) Run(ctx context.Context) error {
 	rest.Go(s.reap.loop)
 	rest.Go(s.doorLoop)
 	rest.Go(s.recoveryLoop)
+	rest.Go(s.ackLoop)
 	rest.Go(s.link.writeQueued)
 	for _, lane := range s.link.bulk.lanes {
 		rest.Go(func() { s.link.writeBulk(lane) })
+	}
+	if small := s.link.bulk.small; small != nil {
+		rest.Go(func() { s.link.writeBulk(small) })
 	}
 
 	<-ctx.Done()

@@ -56,6 +56,19 @@ var senderFields = func() (f struct {
 	return f
 }()
 
+// sender is what a connection has sent, or nil. Its lock is held.
+func sender(ep *tcp.Endpoint) *tcp.TCPSenderState {
+	f := &senderFields
+	if !f.known {
+		return nil
+	}
+	snd := *(*unsafe.Pointer)(unsafe.Add(unsafe.Pointer(ep), f.snd))
+	if snd == nil {
+		return nil
+	}
+	return (*tcp.TCPSenderState)(unsafe.Add(snd, f.state))
+}
+
 // free looks at every connection, gives those their timeout that it found before, and
 // says whether it has suspects that it shall look at again.
 func (k *stuck) free(s *Stack) (again bool) {
