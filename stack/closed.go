@@ -21,7 +21,8 @@ const (
 
 // strange reports whether a segment is for nobody, netstack included.
 func (s *Stack) strange(p demux.Packet) bool {
-	return p.Info().Kind == packet.TCP && s.find(p.Info().DstPort, keyOf(p)) == nil
+	i := p.Info()
+	return i.Kind == packet.TCP && (!s.reap.had(i.DstPort) || s.find(i.DstPort, keyOf(p)) == nil)
 }
 
 // resetStranger answers such a segment, unless it is a RST itself, or one too many.

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -30,6 +31,10 @@ type reaper struct {
 	mu    sync.Mutex
 	ports map[uint16]*portUse
 	wake  chan struct{}
+
+	// A bit for each port that was ever in ports: of no other has netstack ever had a
+	// connection. A flood's segments are told so from late ones.
+	ever [(1 << 16) / 32]atomic.Uint32
 }
 
 type portUse struct {
@@ -71,7 +76,7 @@ func (r *reaper) listen(port uint16, owner string, lim demux.Limits) (uint16, er
 	if err := r.s.table.Bind(demux.TCPPort(port), demux.Config{Owner: owner, Limits: lim}); err != nil {
 		return 0, err
 	}
-	r.ports[port] = &portUse{listener: true}
+	r.addLocked(port, &portUse{listener: true})
 	return port, nil
 }
 
@@ -88,7 +93,7 @@ func (r *reaper) dial(port uint16, owner string) (uint16, error) {
 			return 0, err
 		}
 		u = &portUse{}
-		r.ports[port] = u
+		r.addLocked(port, u)
 	} else if u.listener {
 		who, _ := r.s.table.Bound(demux.TCPPort(port))
 		return 0, &demux.BoundError{Port: demux.TCPPort(port), Owner: who}
@@ -100,6 +105,14 @@ func (r *reaper) dial(port uint16, owner string) (uint16, error) {
 	u.dials++
 	return port, nil
 }
+
+func (r *reaper) addLocked(port uint16, u *portUse) {
+	r.ports[port] = u
+	r.ever[port/32].Or(1 << (port % 32))
+}
+
+// had reports whether anybody ever had the port.
+func (r *reaper) had(port uint16) bool { return r.ever[port/32].Load()&(1<<(port%32)) != 0 }
 
 // takeLocked gives a lingering port to a new owner: SO_REUSEADDR, as every server
 // asks for.
@@ -150,7 +163,7 @@ func (r *reaper) ephemeralLocked(owner string, lim demux.Limits, use func(*portU
 		}
 		u := &portUse{}
 		use(u)
-		r.ports[port] = u
+		r.addLocked(port, u)
 		return port, nil
 	}
 	// None is quite free: one in TIME-WAIT serves, unless it is for the same peer.

@@ -2,8 +2,11 @@ package limit
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/time/rate"
+	"pgregory.net/rapid"
 )
 
 // TestLimit: a burst, then so many a second, whatever order the times come in.
@@ -26,4 +29,19 @@ func TestLimit(t *testing.T) {
 		}
 		require.False(t, l.Take(1<<60))
 	}
+}
+
+// TestLimitIsBucket: what is refused without a look at the bucket, it would have refused.
+func TestLimitIsBucket(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		perSecond, burst := rapid.IntRange(1, 30000).Draw(t, "a second"), rapid.IntRange(1, 5).Draw(t, "burst")
+		l, bucket := New(perSecond, burst), rate.NewLimiter(rate.Limit(perSecond), burst)
+		now, latest := int64(1<<60), int64(0)
+		gap := int64(time.Second) / int64(perSecond)
+		for range 200 {
+			now += rapid.Int64Range(-2*gap, 3*gap).Draw(t, "later by")
+			latest = max(latest, now)
+			require.Equal(t, bucket.AllowN(time.Unix(0, latest), 1), l.Take(now))
+		}
+	})
 }
