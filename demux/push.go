@@ -45,13 +45,14 @@ func (in *Ingress) push(p Port, i, j int) {
 	}
 	if st&inline != 0 && st&(serving|ready) == 0 && l.n == 0 && in.kind == FromDevice && lends(st) {
 		// No more than the queue could have held.
-		c, next := in.chain(l, i, j, min(inlineMax, l.maxN), l.maxBytes, st&socket == 0)
+		lend := st&socket != 0 || p.IsLane() // some may come back
+		c, next := in.chain(l, i, j, min(inlineMost(p), l.maxN), l.maxBytes, !lend)
 		if i = next; c.n > 0 {
 			l.held += uint16(c.n)
 			in.runs[in.nrun] = Run{Port: p, first: c.first, n: int(c.n)}
 			in.nrun++
 			st |= serving
-			if st&socket != 0 {
+			if lend {
 				st |= lent
 				l.deficit = int32(c.bytes)
 				l.high = max(l.high, c.n)
@@ -92,6 +93,14 @@ func (in *Ingress) push(p Port, i, j int) {
 		}
 	}
 	l.mu.Unlock()
+}
+
+// inlineMost is inlineMax, but for what is refused: that costs little.
+func inlineMost(p Port) uint32 {
+	if p == LaneClosed {
+		return BatchSize
+	}
+	return inlineMax
 }
 
 // lends reports whether a port's owner leaves packets to the reader now: a worker

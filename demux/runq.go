@@ -137,8 +137,9 @@ func (t *Table) takeRun(i uint32) (Run, bool) {
 
 // ServeRun serves the packets of a run in order, counts their fates, frees them,
 // and puts the port back into the run queue if more came meanwhile, or wakes the
-// socket's owner. A packet of a socket port that serve gives NoFate goes back to the
-// owner's queue with all that follow, as if the reader had never touched them.
+// socket's owner. A packet of a socket port or a lane that a reader's serve gives NoFate
+// goes back to the queue with all that follow, as if the reader had never touched them:
+// for the owner, or a worker.
 func (t *Table) ServeRun(r Run, serve func(Port, Packet) Fate) {
 	usual := r.Port.usual()
 	passed, served := 0, 0
@@ -177,17 +178,19 @@ func (t *Table) ServeRun(r Run, serve func(Port, Packet) Fate) {
 		}
 	}
 	gone := back.n > 0 && st&lent == 0
-	again, wake := false, false
 	if st&lent != 0 {
 		l.deficit = 0
-		wake = l.n > 0 && st&waiting != 0
-		if wake {
-			st &^= waiting
-		}
-	} else {
-		again = l.n > 0 && st&(ready|socket) == 0
-		if again {
+	}
+	again, wake := false, false
+	switch {
+	case l.n == 0:
+	case st&socket == 0:
+		if again = st&ready == 0; again {
 			st |= ready
+		}
+	case st&lent != 0:
+		if wake = st&waiting != 0; wake {
+			st &^= waiting
 		}
 	}
 	l.state.Store(st &^ (serving | lent))

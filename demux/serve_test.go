@@ -229,6 +229,49 @@ func TestReleaseUnderTheReader(t *testing.T) {
 	}
 }
 
+// What the reader does not refuse itself of a lane goes back, with all that follow, for a
+// worker; both together are no more than the queue holds.
+func TestLaneGoesBack(t *testing.T) {
+	r := newRig(Options{})
+	require.NoError(t, r.t.SetLimits(LaneClosed, Limits{Packets: 40, Bytes: 1 << 20}))
+	r.t.SetInline(LaneClosed, true)
+	for i := range uint32(50) {
+		put(r.in, int(i), tcp4(4000, 9, packet.SYN, numbered(i, 4)...), Offload{})
+	}
+	runs := r.in.Deliver(50)
+	require.Len(t, runs, 1)
+	r.t.ServeRun(runs[0], func(p Port, pkt Packet) Fate {
+		if number(pkt) < 30 {
+			return Closed
+		}
+		other := r.t.NewIngress(nil) // another reader's come after those that go back
+		put(other, 0, tcp4(4000, 9, packet.SYN, numbered(50, 4)...), Offload{})
+		require.Empty(t, other.Deliver(1), "one server per port")
+		other.Close()
+		return NoFate
+	})
+	s := r.t.Port(LaneClosed)
+	require.EqualValues(t, 30, s.Fates[Closed])
+	require.EqualValues(t, 11, s.Fates[QueueFull])
+	require.Equal(t, 10, s.Queued)
+	require.Zero(t, s.Fates[PortReleased])
+	require.True(t, r.pending())
+	run, ok := r.take()
+	require.True(t, ok)
+	next := uint32(30)
+	r.t.ServeRun(run, func(p Port, pkt Packet) Fate {
+		require.Equal(t, next, number(pkt))
+		next++
+		return Closed
+	})
+	require.EqualValues(t, 40, next)
+	r.law(t)
+	require.Zero(t, r.held())
+
+	put(r.in, 0, tcp4(4000, 9, packet.SYN), Offload{})
+	require.Len(t, r.in.Deliver(1), 1, "the reader serves it again")
+}
+
 // The hot path allocates nothing, whatever becomes of the packet.
 func TestNoAllocations(t *testing.T) {
 	r := newRig(Options{})

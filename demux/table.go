@@ -22,7 +22,7 @@ type line struct {
 	held       uint16 // taken by a worker, fate still open: one run at most
 	refused    uint16 // fate queue-full, not yet settled
 	high       uint32 // most packets queued at once
-	deficit    int32  // of the round robin, bytes; of a socket port, the charge of what its reader holds
+	deficit    int32  // of the round robin, bytes; while lent, the charge of what the reader holds
 	arrived    uint64 // while bound
 	passed     uint64 // the usual fate: to-stack (TCP, lanes) or to-service (UDP)
 }
@@ -38,7 +38,7 @@ const (
 	full                        // it has refused a packet since it was last half empty
 	headDrop                    // policy of a socket's queue; neither: tail drop
 	coDel
-	lent     // the reader serves a socket port for the owner who has it now; cleared with its owner
+	lent     // the reader serves a socket port for the owner who has it now, or a lane; cleared with its owner
 	impaired // its packets go through rules
 	withheld // its owner gets none
 )

@@ -116,7 +116,7 @@ func (pc *PacketConn) reply(b []byte, to netip.AddrPort) bool {
 
 // outgoing is what one write needs. All of it escapes into the device, so it is pooled.
 type outgoing struct {
-	hdr    [packet.EthernetSize + 48]byte
+	hdr    [packet.EthernetSize + 64]byte // IPv6, TCP and 4 bytes of options at most
 	pieces [2][]byte
 	out    [1]tun.Out
 }

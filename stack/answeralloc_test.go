@@ -56,10 +56,22 @@ func newLent(t testing.TB) *lent {
 
 // round brings the frame in, has it answered, and takes the answer.
 func (l *lent) round() (answers int) {
-	l.in.Put(0, copy(l.in.Room(0), l.frame), &demux.Offload{})
-	for _, run := range l.in.Deliver(1) {
-		l.s.table.ServeRun(run, l.s.inject)
+	l.bring(l.frame)
+	return l.take()
+}
+
+// bring does what the reader does with a batch.
+func (l *lent) bring(frames ...[]byte) {
+	for i, f := range frames {
+		l.in.Put(i, copy(l.in.Room(i), f), &demux.Offload{})
 	}
+	for _, run := range l.in.Deliver(len(frames)) {
+		l.s.table.ServeRun(run, l.s.serve)
+	}
+}
+
+// take takes what the host has sent.
+func (l *lent) take() int {
 	l.got[0] = tun.Frame{Head: l.head}
 	n, err := l.peer.Read(0, l.got, l.tail)
 	if err != nil {

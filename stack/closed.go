@@ -46,7 +46,20 @@ func (s *Stack) resetStranger(p demux.Packet) {
 		}
 		h = packet.TCPHeader{Flags: flagRST | flagACK, Ack: seq + long}
 	}
-	s.reply(p, h, demux.FromStack, true)
+	s.reply(p, h, demux.FromStack)
+}
+
+// serve is inject for the reader: netstack answers some of what is closed on the goroutine
+// that brings it, and may wait for the device, so all but strangers is left to a worker.
+func (s *Stack) serve(port demux.Port, p demux.Packet) demux.Fate {
+	if port != demux.LaneClosed {
+		return s.inject(port, p)
+	}
+	if !s.strange(p) {
+		return demux.NoFate
+	}
+	s.carryOut(port, nil, p, demux.Closed, resetStranger)
+	return demux.Closed
 }
 
 // arrival is when a packet was read, by the batch's clock where there is one.

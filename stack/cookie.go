@@ -161,5 +161,5 @@ func (s *Stack) sendCookie(ln *Listener, p demux.Packet) {
 	s.reply(p, packet.TCPHeader{
 		Seq: cookie, Ack: irs + 1, Flags: flagSYN | flagACK, Window: cookieWindow(ours, ln.ep.SocketOptions().GetReceiveBufferSize()),
 		Options: []byte{packet.OptMSS, 4, byte(ours >> 8), byte(ours)},
-	}, demux.FromDoor, false)
+	}, demux.FromDoor)
 }

@@ -143,7 +143,7 @@ func (s *Stack) overflowReset(ln *Listener, p demux.Packet) {
 	if synAck == nil { // it ended meanwhile, or was established
 		return
 	}
-	s.reply(p, packet.TCPHeader{Flags: flagRST, Seq: ack}, demux.FromDoor, false)
+	s.reply(p, packet.TCPHeader{Flags: flagRST, Seq: ack}, demux.FromDoor)
 }
 
 // answered reads a SYN+ACK on its way out.

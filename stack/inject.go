@@ -31,6 +31,12 @@ func (s *Stack) inject(port demux.Port, p demux.Packet) demux.Fate {
 	}
 	ln := s.listenerOf(port)
 	f, act := s.judge(port, ln, p)
+	s.carryOut(port, ln, p, f, act)
+	return f
+}
+
+// carryOut tells who looks on of a packet's fate, and does what it asks for.
+func (s *Stack) carryOut(port demux.Port, ln *Listener, p demux.Packet, f demux.Fate, act action) {
 	unsent := false
 	if w := s.table.Watcher(); w != nil || s.flows != nil {
 		door := s.doorSight(ln, p, f)
@@ -60,7 +66,6 @@ func (s *Stack) inject(port demux.Port, p demux.Packet) demux.Fate {
 	case resetStranger:
 		s.resetStranger(p)
 	}
-	return f
 }
 
 // moveAway puts a segment that acknowledges what was never sent far out of the window.

@@ -14,8 +14,8 @@ const tailKeep = 16 << 10
 
 // read is the body of one reader: it takes what the device has and gives it to
 // demux. It waits for nothing but the device's next frame. A port that it serves itself
-// is one with a listener, whose segments netstack only queues, or a UDP port whose
-// answers need not wait (answer.go).
+// is one with a listener, whose segments netstack only queues, a UDP port whose
+// answers need not wait (answer.go), or nobody's (closed.go).
 func (s *Stack) read(queue int) error {
 	in := s.table.NewIngress(s.facts.HW)
 	defer in.Close()
@@ -23,7 +23,7 @@ func (s *Stack) read(queue int) error {
 	for i := range frames {
 		frames[i].Head = in.Room(i)
 	}
-	inject := s.inject // one method value for all
+	serve := s.serve // one method value for all
 	var rests rests
 	defer rests.close()
 	rest := rests.next()
@@ -50,7 +50,7 @@ func (s *Stack) read(queue int) error {
 		}
 		s.link.bulk.came(n)
 		for _, run := range in.Deliver(n) {
-			s.table.ServeRun(run, inject)
+			s.table.ServeRun(run, serve)
 		}
 		for i := range n {
 			frames[i] = tun.Frame{Head: in.Room(i)}

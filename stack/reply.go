@@ -10,13 +10,15 @@ import (
 // Segments that netstack does not make: the resets of closed and of full ports, the
 // SYN+ACKs with a cookie. Each answers a packet, and goes back the way that it came.
 
-// reply sends a segment without data back to where p came from. Its header has 4 bytes
-// of options at most.
-func (s *Stack) reply(p demux.Packet, h packet.TCPHeader, from demux.Origin, wait bool) {
-	var b [header.EthernetMinimumSize + header.IPv6MinimumSize + header.TCPMinimumSize + 4]byte
-	l2 := s.replyLink(b[:], p)
-	n := packet.PutTCP(b[l2:], p.To(), p.From(), hopLimit, 0, h)
-	s.link.write([][]byte{b[:l2+n]}, zeroOffload, from, wait)
+// reply sends a segment without data back to where p came from, and does not wait: a
+// reader may have it in hand. Its header has 4 bytes of options at most.
+func (s *Stack) reply(p demux.Packet, h packet.TCPHeader, from demux.Origin) {
+	o := outgoings.Get().(*outgoing)
+	defer o.free()
+	l2 := s.replyLink(o.hdr[:], p)
+	n := packet.PutTCP(o.hdr[l2:], p.To(), p.From(), hopLimit, 0, h)
+	o.pieces[0] = o.hdr[:l2+n]
+	s.link.write(o.pieces[:1], zeroOffload, from, false)
 }
 
 // replyLink puts the link header of an answer to a packet into b: back to where it

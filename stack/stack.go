@@ -141,6 +141,7 @@ func New(c Config) (*Stack, error) {
 		return nil, err
 	}
 	s.table.SetAddrs(demux.NewAddrs(s.addrs...))
+	s.table.SetInline(demux.LaneClosed, true)
 	return s, nil
 }
 
