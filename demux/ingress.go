@@ -167,12 +167,12 @@ func (in *Ingress) classify(r ref, a *Addrs, now int64) (Port, Fate) {
 		return LaneHost, Malformed
 	}
 	s.charge = charge(i)
-	if i.Kind <= packet.UDP && head[0] == 0x45 && s.off.Flags != 0 {
-		// Nearly all packets on a device that vouches for checksums: TCP or UDP in
-		// IPv4 without options, from a usual address to our only one.
+	if i.Kind <= packet.UDP && head[0] == 0x45 {
+		// Nearly all packets: TCP or UDP in IPv4 without options, from a usual address
+		// to our only one.
 		switch ours, sumOK := a.usual4((*[20]byte)(head)); {
 		case !ours:
-		case !sumOK:
+		case !sumOK, s.off.Flags == 0 && !packet.VerifyTransport(i, head, nil):
 			return LaneHost, BadChecksum
 		default:
 			return in.t.lineFor(i), NoFate

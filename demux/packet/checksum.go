@@ -26,6 +26,24 @@ func Sum(b []byte, initial uint16) uint16 {
 		acc += c // carries no further: a chain that began without a carry cannot end in all ones with one
 		b = b[64:]
 	}
+	if len(b) >= 32 {
+		w := b[:32:32]
+		acc, c = bits.Add64(acc, binary.LittleEndian.Uint64(w), 0)
+		acc, c = bits.Add64(acc, binary.LittleEndian.Uint64(w[8:]), c)
+		acc, c = bits.Add64(acc, binary.LittleEndian.Uint64(w[16:]), c)
+		acc, c = bits.Add64(acc, binary.LittleEndian.Uint64(w[24:]), c)
+		acc += c
+		b = b[32:]
+	}
+	if len(b) >= 32 {
+		w := b[:32:32]
+		acc, c = bits.Add64(acc, binary.LittleEndian.Uint64(w), 0)
+		acc, c = bits.Add64(acc, binary.LittleEndian.Uint64(w[8:]), c)
+		acc, c = bits.Add64(acc, binary.LittleEndian.Uint64(w[16:]), c)
+		acc, c = bits.Add64(acc, binary.LittleEndian.Uint64(w[24:]), c)
+		acc += c
+		b = b[32:]
+	}
 	for len(b) >= 8 {
 		acc, c = bits.Add64(acc, binary.LittleEndian.Uint64(b), 0)
 		acc += c
@@ -57,13 +75,21 @@ func fold(s uint32) uint16 {
 }
 
 // pseudo is the sum of the pseudo-header (RFC 9293, 3.1; RFC 8200, 8.1) for size
-// bytes of transport header and data.
-func (i *Info) pseudo(head []byte, size int) uint16 {
-	s := fold(uint32(i.Proto) + uint32(size)>>16 + uint32(size)&0xffff)
+// bytes of transport header and data, and where to go on with it. Where that header
+// follows the addresses, as it mostly does, they are left to who goes on.
+func (i *Info) pseudo(head []byte, size int) (from int, s uint16) {
+	s = fold(uint32(i.Proto) + uint32(size)>>16 + uint32(size)&0xffff)
+	from = int(i.L4)
 	if i.Version == 4 {
-		return Sum(head[12:20], s)
+		if from == 20 {
+			return 12, s
+		}
+		return from, Sum(head[12:20], s)
 	}
-	return Sum(head[8:40], s)
+	if from == 40 {
+		return 8, s
+	}
+	return from, Sum(head[8:40], s)
 }
 
 // sum is the sum over the bytes from to end of the packet head+tail, on top of initial.
@@ -79,24 +105,26 @@ func sum(head, tail []byte, from, end int, initial uint16) uint16 {
 	return bits.ReverseBytes16(Sum(tail[:end-len(head)], bits.ReverseBytes16(s)))
 }
 
-// checksum says where the transport checksum of the packet stands and which bytes
-// it covers, and gives the sum of its pseudo-header. at is 0 when there is none.
-func (i *Info) checksum(head []byte) (at, end int, pseudo uint16) {
+// checksum says where the transport checksum of the packet stands, which bytes it
+// covers, and what sum to begin with. at is 0 when there is none.
+func (i *Info) checksum(head []byte) (at, from, end int, initial uint16) {
 	l4 := int(i.L4)
 	end = int(i.Length)
 	switch i.Kind {
 	case TCP:
-		return l4 + 16, end, i.pseudo(head, end-l4)
+		at = l4 + 16
 	case UDP:
-		end = int(i.Payload) + int(i.size)
-		return l4 + 6, end, i.pseudo(head, end-l4)
+		at, end = l4+6, int(i.Payload)+int(i.size)
 	case ICMP, Link:
-		if i.Version == 6 {
-			return l4 + 2, end, i.pseudo(head, end-l4)
+		if i.Version == 4 {
+			return l4 + 2, l4, end, 0
 		}
-		return l4 + 2, end, 0
+		at = l4 + 2
+	default:
+		return 0, 0, 0, 0
 	}
-	return 0, 0, 0
+	from, initial = i.pseudo(head, end-l4)
+	return at, from, end, initial
 }
 
 // VerifyHeader reports whether the IPv4 header checksum is right (RFC 791, 3.1). An
@@ -111,26 +139,26 @@ func VerifyHeader(i *Info, head []byte) bool {
 // yet. head and tail together are the packet; padding may follow. A UDP checksum of
 // zero means none over IPv4 and is an error over IPv6 (RFC 8200, 8.1).
 func VerifyTransport(i *Info, head, tail []byte) bool {
-	at, end, s := i.checksum(head)
+	at, from, end, s := i.checksum(head)
 	if at == 0 {
 		return true
 	}
 	if i.Kind == UDP && head[at] == 0 && head[at+1] == 0 {
 		return i.Version == 4
 	}
-	return sum(head, tail, int(i.L4), end, s) == 0xffff
+	return sum(head, tail, from, end, s) == 0xffff
 }
 
 // Finish computes the transport checksum of a packet that was handed over with a
 // partial one (virtio's NEEDS_CSUM) and stores it in head. What the field held
 // before does not count. It does nothing where VerifyTransport finds no checksum.
 func Finish(head, tail []byte, i *Info) {
-	at, end, s := i.checksum(head)
+	at, from, end, s := i.checksum(head)
 	if at == 0 {
 		return
 	}
 	head[at], head[at+1] = 0, 0
-	s = ^sum(head, tail, int(i.L4), end, s)
+	s = ^sum(head, tail, from, end, s)
 	if s == 0 && i.Kind == UDP {
 		s = 0xffff // zero would mean none (RFC 768)
 	}

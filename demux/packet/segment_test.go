@@ -20,7 +20,7 @@ func super(v6 bool, t TCPHeader, data []byte, id uint16) []byte {
 	n := PutTCP(b, from, to, 64, id, t, data)
 	b = append(b[:n], data...)
 	i, _ := Parse(b, len(b))
-	at, _, pseudo := i.checksum(b)
+	at, pseudo := partial(&i, b)
 	binary.BigEndian.PutUint16(b[at:], pseudo)
 	return b
 }
@@ -111,7 +111,7 @@ func TestSegmentUrgent(t *testing.T) {
 func TestSegmentOthers(t *testing.T) {
 	for _, s := range samples {
 		i, _ := Parse(s.b, len(s.b))
-		at, _, pseudo := i.checksum(s.b)
+		at, pseudo := partial(&i, s.b)
 		b := append([]byte(nil), s.b...)
 		if at != 0 && !(b[at] == 0 && b[at+1] == 0) {
 			binary.BigEndian.PutUint16(b[at:], pseudo)
