@@ -140,6 +140,7 @@ func (a *ack) end() {
 	ep.LockUser()
 	defer ep.UnlockUser()
 	a.sendLocked(ep)
+	a.c.s.lostFINs.closed(a.c, ep)
 	ep.SetOwner(nil)
 }
 

@@ -52,6 +52,9 @@ func (s *Stack) carryOut(port demux.Port, ln *Listener, p demux.Packet, f demux.
 		if unsent {
 			moveAway(p)
 		}
+		if port.IsTCP() {
+			s.mendLostFIN(p)
+		}
 		s.deliver(p)
 	case challenge:
 		moveAway(p)

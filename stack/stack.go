@@ -96,6 +96,7 @@ type Stack struct {
 	recoveries recoveries
 	waits      timeWaits
 	acks       acks
+	lostFINs   lostFINs
 	closing    chan struct{} // closed when the stack begins to end
 	closeOnce  sync.Once
 }
@@ -114,6 +115,7 @@ func New(c Config) (*Stack, error) {
 	s.reap.init(s)
 	s.doors.init()
 	s.acks.init()
+	s.lostFINs.init()
 	s.paths.init()
 	s.waits.max = maxTimeWait
 	s.net = netstack.New(netstack.Options{
