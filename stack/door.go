@@ -64,7 +64,7 @@ func (d *doors) activate(ln *Listener) {
 // nothing here waits.
 func (s *Stack) admit(ln *Listener, p demux.Packet) (demux.Fate, action) {
 	i := p.Info()
-	seq, ack, _, _ := i.TCP(p.IP())
+	seq, ack, _, options := i.TCP(p.IP())
 	key := func() demux.FlowKey { return keyOf(p) }
 	seg := demux.Segment{Flags: i.TCPFlags, Seq: seq, Ack: ack}
 	opens := i.TCPFlags&(flagSYN|flagACK|flagRST) == flagSYN
@@ -75,6 +75,7 @@ func (s *Stack) admit(ln *Listener, p demux.Packet) (demux.Fate, action) {
 		case ep == nil:
 		case state == tcp.StateTimeWait:
 			seg.Reopens = true
+			reopen(ep, seq, options)
 		case stateOf(state) == demux.Established:
 			return demux.ToStack, deliver
 		}
