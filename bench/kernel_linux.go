@@ -18,6 +18,9 @@ import (
 	"porthole/services/http"
 )
 
+// probeTimeout is for all services together, which answer in milliseconds.
+const probeTimeout = 10 * time.Second
+
 // serveKernel runs the catalogue on the kernel's sockets until ctx ends: what
 // porthole is compared with. ready is called when all services were probed.
 func serveKernel(ctx context.Context, mtu int, log *slog.Logger, ready func()) error {
@@ -33,6 +36,8 @@ func serveKernel(ctx context.Context, mtu int, log *slog.Logger, ready func()) e
 	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // who returns an error does not wait for services that go on
 	var envs []*services.Env
 	for _, s := range all.Services() {
 		env := &services.Env{
@@ -55,9 +60,11 @@ func serveKernel(ctx context.Context, mtu int, log *slog.Logger, ready func()) e
 			}
 		})
 	}
+	probed, done := context.WithTimeout(ctx, probeTimeout)
+	defer done()
 	for i, s := range all.Services() {
 		for _, p := range s.Ports {
-			if err := s.Probe(ctx, envs[i], p); err != nil {
+			if err := s.Probe(probed, envs[i], p); err != nil {
 				return fmt.Errorf("%s does not answer on %v: %w", s.Name, p, err)
 			}
 		}
