@@ -35,15 +35,6 @@ func Sum(b []byte, initial uint16) uint16 {
 		acc += c
 		b = b[32:]
 	}
-	if len(b) >= 32 {
-		w := b[:32:32]
-		acc, c = bits.Add64(acc, binary.LittleEndian.Uint64(w), 0)
-		acc, c = bits.Add64(acc, binary.LittleEndian.Uint64(w[8:]), c)
-		acc, c = bits.Add64(acc, binary.LittleEndian.Uint64(w[16:]), c)
-		acc, c = bits.Add64(acc, binary.LittleEndian.Uint64(w[24:]), c)
-		acc += c
-		b = b[32:]
-	}
 	for len(b) >= 8 {
 		acc, c = bits.Add64(acc, binary.LittleEndian.Uint64(b), 0)
 		acc += c
