@@ -73,7 +73,7 @@ func (a *ack) own(c *Conn) {
 	ep.LockUser()
 	defer ep.UnlockUser()
 	ep.SetOwner(a)
-	if st := sender(ep); st != nil {
+	if st, _ := sender(ep); st != nil {
 		a.left, a.known = st.MaxSentAck, true
 	}
 }
@@ -129,18 +129,11 @@ func (a *ack) send() {
 	a.sendLocked(ep)
 }
 
-// end is send for a connection that is closed here: its FIN has taken along what was
-// held, unless it waits behind data. Netstack keeps some of these for a minute, in
-// TIME-WAIT, and the Conn not with them.
-func (a *ack) end() {
-	ep, ok := a.c.ep.(*tcp.Endpoint)
-	if !ok {
-		return
-	}
-	ep.LockUser()
-	defer ep.UnlockUser()
+// endLocked is sendLocked for a connection that is closed here: its FIN has taken along
+// what was held, unless it waits behind data. Netstack keeps some of these for a minute,
+// in TIME-WAIT, and the Conn not with them.
+func (a *ack) endLocked(ep *tcp.Endpoint) {
 	a.sendLocked(ep)
-	a.c.s.lostFINs.closed(a.c, ep)
 	ep.SetOwner(nil)
 }
 

@@ -135,10 +135,11 @@ func (b *bulk) flow(pkt *netstack.PacketBuffer) int {
 	return b.flowOf(th.SourcePort(), th.DestinationPort())
 }
 
-// flowOf mixes the ports: a client's may all be even (Linux's connect), the host's all one.
-func (b *bulk) flowOf(local, remote uint16) int {
-	return int((uint32(local)<<16|uint32(remote))*0x9e3779b1>>16) % len(b.held)
-}
+func (b *bulk) flowOf(local, remote uint16) int { return int(mixed(local, remote)>>16) % len(b.held) }
+
+// mixed has a flow's ports in its upper bits: a client's may all be even (Linux's
+// connect), the host's all one.
+func mixed(local, remote uint16) uint32 { return (uint32(local)<<16 | uint32(remote)) * 0x9e3779b1 }
 
 // left is enter's end. A flow's count keeps its sign until it is 0.
 func (b *bulk) left(flow int) {

@@ -1,9 +1,6 @@
 package stack
 
 import (
-	"reflect"
-	"unsafe"
-
 	"gvisor.dev/gvisor/pkg/atomicbitops"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 )
@@ -19,18 +16,15 @@ import (
 // is free, and makes the charge negative when it is given back, until the next time: the
 // queue holds twice its bytes at most. Netstack has no option for it; one that keeps the
 // charge elsewhere is left alone.
-var chargeField, chargeKnown = func() (uintptr, bool) {
-	f, ok := ownField(reflect.TypeFor[tcp.Endpoint](), "rcvMemUsed")
-	return f.Offset, ok && f.Type == reflect.TypeFor[atomicbitops.Int32]()
-}()
+var chargeField = endpointField[atomicbitops.Int32]("rcvMemUsed")
 
 // charge is what netstack charges the listener with, or nil.
 func (ln *Listener) charge() *atomicbitops.Int32 {
 	ep, ok := ln.ep.(*tcp.Endpoint)
-	if !ok || !chargeKnown {
+	if !ok || !chargeField.known {
 		return nil
 	}
-	return (*atomicbitops.Int32)(unsafe.Add(unsafe.Pointer(ep), chargeField))
+	return chargeField.of(ep)
 }
 
 func (ln *Listener) discharge() {

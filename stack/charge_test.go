@@ -11,7 +11,7 @@ import (
 // TestCookieWithData: clients whose bare ACK of a cookie was lost are answered for as
 // long as they come, each when its first data does.
 func TestCookieWithData(t *testing.T) {
-	require.True(t, chargeKnown, "netstack keeps a listener's charge elsewhere: see charge.go")
+	require.True(t, chargeField.known, "netstack keeps a listener's charge elsewhere: see charge.go")
 	r := newDoorRig(t, demux.DoorConfig{Backlog: 4, SynQueue: 4, Cookies: demux.CookiesAlways})
 	most := int32(0)
 	for port := range uint16(6000) {

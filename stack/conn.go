@@ -11,6 +11,7 @@ import (
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	netstack "gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
@@ -209,7 +210,7 @@ func (c *Conn) Close() error {
 		poke(c.writable)
 		c.wq.EventUnregister(&c.entry)
 		c.ep.Close()
-		c.ack.end()
+		c.ended()
 		c.resting.Store(nil)
 		c.rdead.drop()
 		c.wdead.drop()
@@ -219,6 +220,18 @@ func (c *Conn) Close() error {
 		return c.err("close", net.ErrClosed)
 	}
 	return nil
+}
+
+// ended settles what is known of netstack's connection, which may live on for a while.
+func (c *Conn) ended() {
+	ep, ok := c.ep.(*tcp.Endpoint)
+	if !ok {
+		return
+	}
+	ep.LockUser()
+	defer ep.UnlockUser()
+	c.ack.endLocked(ep)
+	c.s.lostFINs.closed(c, ep)
 }
 
 // CloseWrite sends FIN and keeps reading.

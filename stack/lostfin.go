@@ -11,7 +11,6 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 
 	"porthole/demux"
-	"porthole/demux/packet"
 )
 
 // A client that is through with sending (shutdown) has its FIN count in every later
@@ -66,7 +65,7 @@ func received(ep *tcp.Endpoint) (next seqnum.Value, ok bool) {
 func (l *lostFINs) init() { l.seed = maphash.MakeSeed() }
 
 func (l *lostFINs) place(local, remote uint16) *atomic.Uint64 {
-	return &l.at[(uint32(local)<<16|uint32(remote))*0x9e3779b1>>(32-lostFINBits)]
+	return &l.at[mixed(local, remote)>>(32-lostFINBits)]
 }
 
 // mark is the upper half of what is kept of a connection; never 0.
@@ -85,12 +84,12 @@ func (l *lostFINs) closed(c *Conn, ep *tcp.Endpoint) {
 	}
 }
 
-// mendLostFIN looks at a segment on its way to netstack.
+// mendLostFIN looks at a TCP segment on its way to netstack.
 func (s *Stack) mendLostFIN(p demux.Packet) {
 	i := p.Info()
 	at := s.lostFINs.place(i.DstPort, i.SrcPort)
 	has := at.Load()
-	if has == 0 || i.Kind != packet.TCP || i.TCPFlags&(flagSYN|flagRST|flagACK) != flagACK {
+	if has == 0 || i.TCPFlags&(flagSYN|flagRST|flagACK) != flagACK {
 		return
 	}
 	next := uint32(has)

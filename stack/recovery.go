@@ -1,10 +1,8 @@
 package stack
 
 import (
-	"reflect"
 	"sync/atomic"
 	"time"
-	"unsafe"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	netstack "gvisor.dev/gvisor/pkg/tcpip/stack"
@@ -38,17 +36,14 @@ type timedOut struct {
 }
 
 // recoveryField is where netstack keeps a connection's way of recovery.
-var recoveryField, recoveryKnown = func() (uintptr, bool) {
-	f, ok := ownField(reflect.TypeFor[tcp.Endpoint](), "tcpRecovery")
-	return f.Offset, ok && f.Type == reflect.TypeFor[tcpip.TCPRecovery]()
-}()
+var recoveryField = endpointField[tcpip.TCPRecovery]("tcpRecovery")
 
 func (s *Stack) initRecovery() {
 	s.recoveries.list = make(chan timedOut, 64)
 	s.recoveries.look = make(chan struct{}, 1)
 	stats := s.net.Stats() // of counters that are shared; copying them all takes time
 	s.recoveries.stats = &stats.TCP
-	if recoveryKnown {
+	if recoveryField.known {
 		return
 	}
 	off := tcpip.TCPRecovery(0)
@@ -152,11 +147,11 @@ func (s *Stack) recovering(c timedOut) bool {
 // recoverBy sets a connection's way of recovery; false when there is none.
 func (s *Stack) recoverBy(c timedOut, how tcpip.TCPRecovery) bool {
 	ep, ok := s.find(c.port, c.key).(*tcp.Endpoint)
-	if !ok || !recoveryKnown {
+	if !ok || !recoveryField.known {
 		return false
 	}
 	ep.LockUser()
-	*(*tcpip.TCPRecovery)(unsafe.Add(unsafe.Pointer(ep), recoveryField)) = how
+	*recoveryField.of(ep) = how
 	ep.UnlockUser()
 	return true
 }

@@ -69,7 +69,7 @@ func (d *burst) loses(pieces [][]byte) bool {
 // it: one timeout, not one for every two segments. How long the flight is by then is
 // chance, so there are several.
 func TestWholeFlightLost(t *testing.T) {
-	require.True(t, recoveryKnown, "netstack has its field elsewhere: see recovery.go")
+	require.True(t, recoveryField.known, "netstack has its field elsewhere: see recovery.go")
 	for range 20 {
 		var lost, timeouts int
 		t.Run("flight", func(t *testing.T) { lost, timeouts = loseFlight(t) })

@@ -1,9 +1,6 @@
 package stack
 
 import (
-	"reflect"
-	"unsafe"
-
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/seqnum"
@@ -18,15 +15,12 @@ import (
 //
 // Netstack gives no hold of the timer, so its field is read; one that keeps it elsewhere
 // ignores these SYNs.
-var timeWaitField, timeWaitKnown = func() (uintptr, bool) {
-	f, ok := ownField(reflect.TypeFor[tcp.Endpoint](), "timeWaitTimer")
-	return f.Offset, ok && f.Type == reflect.TypeFor[tcpip.Timer]()
-}()
+var timeWaitField = endpointField[tcpip.Timer]("timeWaitTimer")
 
 // reopen looks at a SYN for a connection in TIME-WAIT. It does not wait.
 func reopen(ep *tcp.Endpoint, seq uint32, options []byte) {
 	syn := header.ParseSynOptions(options, false)
-	if !syn.TS || !timeWaitKnown || !ep.TryLock() {
+	if !syn.TS || !timeWaitField.known || !ep.TryLock() {
 		return
 	}
 	defer ep.ResumeWork() // nothing but the lock's other half
@@ -35,8 +29,7 @@ func reopen(ep *tcp.Endpoint, seq uint32, options []byte) {
 		!ep.SendTSOk || int32(syn.TSVal-ep.RecentTS) <= 0 {
 		return
 	}
-	timer := *(*tcpip.Timer)(unsafe.Add(unsafe.Pointer(ep), timeWaitField))
-	if t, ok := timer.(*timeWaitTimer); ok {
+	if t, ok := (*timeWaitField.of(ep)).(*timeWaitTimer); ok {
 		t.Timer.Reset(0)
 	}
 }

@@ -17,7 +17,7 @@ import (
 // TestReopen: a SYN in TIME-WAIT whose sequence number is lower than what came before is
 // answered when its timestamp is newer, and ignored otherwise.
 func TestReopen(t *testing.T) {
-	require.True(t, timeWaitKnown && receiverFields.known, "netstack keeps these elsewhere: see reopen.go")
+	require.True(t, timeWaitField.known && receiverFields.known, "netstack keeps these elsewhere: see reopen.go")
 	r := newDoorRig(t, demux.DoorConfig{Backlog: 4, SynQueue: 4})
 	const port = 5000
 	send := func(flags uint8, seq, ack, stamp uint32) {

@@ -56,17 +56,18 @@ var senderFields = func() (f struct {
 	return f
 }()
 
-// sender is what a connection has sent, or nil. Its lock is held.
-func sender(ep *tcp.Endpoint) *tcp.TCPSenderState {
+// sender is what a connection has sent, or nil, and what its retransmission timer calls.
+// Its lock is held.
+func sender(ep *tcp.Endpoint) (st *tcp.TCPSenderState, timeout func()) {
 	f := &senderFields
 	if !f.known {
-		return nil
+		return nil, nil
 	}
 	snd := *(*unsafe.Pointer)(unsafe.Add(unsafe.Pointer(ep), f.snd))
 	if snd == nil {
-		return nil
+		return nil, nil
 	}
-	return (*tcp.TCPSenderState)(unsafe.Add(snd, f.state))
+	return (*tcp.TCPSenderState)(unsafe.Add(snd, f.state)), *(*func())(unsafe.Add(snd, f.timeout))
 }
 
 // free looks at every connection, gives those their timeout that it found before, and
@@ -111,17 +112,11 @@ func mayHaveSent(s tcp.EndpointState) bool {
 // sent is what a connection has sent, and whether none of it is on its way although not
 // all is acknowledged.
 func sent(ep *tcp.Endpoint) (una [2]seqnum.Value, timeout func(), idle bool) {
-	f := &senderFields
-	if !f.known {
-		return una, nil, false
-	}
 	ep.LockUser()
 	defer ep.UnlockUser()
-	snd := *(*unsafe.Pointer)(unsafe.Add(unsafe.Pointer(ep), f.snd))
-	if snd == nil {
+	st, timeout := sender(ep)
+	if st == nil {
 		return una, nil, false
 	}
-	st := (*tcp.TCPSenderState)(unsafe.Add(snd, f.state))
-	timeout = *(*func())(unsafe.Add(snd, f.timeout))
 	return [2]seqnum.Value{st.SndUna, st.SndNxt}, timeout, timeout != nil && st.Outstanding <= 0 && st.SndUna != st.SndNxt
 }
