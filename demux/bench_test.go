@@ -20,7 +20,7 @@ import (
 //	64B, 1500B   the packet's size
 //	ports=N      bound UDP ports, each popped by its owner
 //	uniform, zipf  how they are hit, at random; one port is hit in runs
-//	closed       nobody has the port; a worker serves the closed lane
+//	closed       nobody has the port; a worker serves what a reader leaves of the closed lane
 //	closed-flood the closed lane is full, as it is in a flood
 //	worker       TCP ports served from the run queue; inline: by the reader itself
 //	verified     the device vouches for no checksum

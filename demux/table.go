@@ -270,9 +270,10 @@ func (t *Table) SetLimits(p Port, lim Limits) error {
 }
 
 // SetInline says whether the reader may serve the port itself while its queue is
-// empty: only for ports where serving waits for nothing, the device included. A
-// socket port is served so only while its owner waits in vain for a packet, and its
-// queue loses the newest when it is full: another policy decides when packets leave.
+// empty: only for ports where serving waits for nothing, the device included, and for
+// lanes of which it gives back what would (ServeRun). A socket port is served so only
+// while its owner waits in vain for a packet, and its queue loses the newest when it is
+// full: another policy decides when packets leave.
 func (t *Table) SetInline(p Port, on bool) {
 	l := &t.lines[p]
 	l.mu.Lock()

@@ -24,6 +24,10 @@ import (
 // remembered, and an ACK without data from beyond that gets this number: nothing else
 // can move it but the FIN itself. The client sends that again, in order.
 //
+// Netstack's own queue cannot be seen. An ACK that is in it already when the service
+// closes is still answered with RST; and while the FIN is in it, the ACK behind it is taken
+// for an old one, and what it says must come again.
+//
 // One number is kept for each place, by the ports: of two connections that share one the
 // later is remembered. Netstack does not say what has come, so its field is read; one that
 // keeps it elsewhere is left alone.

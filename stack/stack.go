@@ -15,7 +15,7 @@
 //
 // Stop order: super-packets that were sent have a moment; the device is closed, which
 // frees every waiting read and write; then netstack is destroyed and waited for; then
-// the lanes of super-packets and the workers end.
+// the lanes of super-packets and of small answers and the workers end.
 package stack
 
 import (
