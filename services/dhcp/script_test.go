@@ -220,7 +220,7 @@ func checkReply(t testing.TB, a answer, q []byte) *dhcpv4.DHCPv4 {
 	default:
 		require.True(t, lease)
 		d := m.IPAddressLeaseTime(0)
-		require.Equal(t, d/2, m.IPAddressRenewalTime(0))
+		require.Equal(t, (d / 2).Truncate(time.Second), m.IPAddressRenewalTime(0))
 		require.Equal(t, (d * 7 / 8).Truncate(time.Second), m.IPAddressRebindingTime(0))
 		require.False(t, m.YourIPAddr.IsUnspecified())
 	}

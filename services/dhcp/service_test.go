@@ -381,6 +381,7 @@ func FuzzServe(f *testing.F) {
 	sc := &script{t: f}
 	for _, line := range strings.Split(strings.TrimSpace(`
 		discover mac=1
+		discover mac=1 lease=7167s
 		discover mac=1 rapid bcast want=.9 lease=2h opt=55:0103060c0f1a1c77 opt=57:05c0
 		discover hlen0 id=ff00000001000101
 		discover zero
