@@ -56,7 +56,7 @@ func BenchmarkLookup(b *testing.B) {
 			b.ReportAllocs()
 			b.ResetTimer()
 			for i := range b.N {
-				n += w.t.lines[UDPPort(w.dst[i%len(w.dst)])].state.Load() & bound
+				n += w.t.lines[UDPPort(w.dst[i%len(w.dst)])].maxN.Load()
 			}
 			rate(b)
 			sink = n

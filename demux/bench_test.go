@@ -40,6 +40,11 @@ func BenchmarkPath(b *testing.B) {
 		b.Run(fmt.Sprintf("%dB/closed", size), func(b *testing.B) {
 			newBench(b, size, 65535, "closed").lane(b)
 		})
+		b.Run(fmt.Sprintf("%dB/closed-inline", size), func(b *testing.B) {
+			w := newBench(b, size, 65535, "closed")
+			w.t.SetInline(LaneClosed, true)
+			w.lane(b)
+		})
 		b.Run(fmt.Sprintf("%dB/closed-flood", size), func(b *testing.B) {
 			newBench(b, size, 65535, "closed").loop(b, func(int) {})
 		})
@@ -62,6 +67,19 @@ func BenchmarkPath(b *testing.B) {
 				w.t.SetInline(p, true)
 			}
 			w.workers(b)
+		})
+	}
+	for _, ports := range []int{1, 64, 4096, 65535} {
+		b.Run(fmt.Sprintf("64B/ports=%d/popped", ports), func(b *testing.B) {
+			newBench(b, 64, ports, "uniform").popped(b)
+		})
+		b.Run(fmt.Sprintf("64B/ports=%d/answered", ports), func(b *testing.B) {
+			w := newBench(b, 64, ports, "uniform")
+			for _, p := range w.ports() {
+				w.t.SetInline(p, true)
+				w.t.Pop(p)
+			}
+			w.popped(b)
 		})
 	}
 	for _, ports := range []int{64, 65535} {
@@ -157,6 +175,7 @@ type benchRig struct {
 	hit   [batches][]Port // the ports of a batch, each once
 	buf   []Packet
 	bound int
+	serve func(Port, Packet) Fate
 }
 
 // write puts the frame into every slot that there is.
@@ -172,7 +191,13 @@ func (w *benchRig) write() {
 
 func newBench(b testing.TB, size, ports int, dist string) *benchRig {
 	w := &benchRig{rig: newRig(Options{}), off: Offload{Flags: 2}, bound: ports, buf: make([]Packet, BatchSize)}
-	w.tcp = dist == "tcp"
+	w.tcp, w.serve = dist == "tcp", toService
+	if w.tcp {
+		w.serve = toStack
+	}
+	if dist == "closed" {
+		w.serve = toClosed
+	}
 	w.tmpl = udp4(4000, 0, make([]byte, size-28)...)
 	w.sum0 = uint32(^binary.BigEndian.Uint16(w.tmpl[26:]))
 	if w.tcp {
@@ -287,7 +312,7 @@ func (w *benchRig) serveAll() {
 	for w.t.rq.head != 0 {
 		i, _ := w.t.rq.take()
 		if run, ok := w.t.takeRun(i); ok {
-			w.t.ServeRun(run, toStack)
+			w.t.ServeRun(run, w.serve)
 		}
 	}
 }
@@ -312,7 +337,7 @@ func (w *benchRig) run(packets int, after func(k int)) float64 {
 		k := n / BatchSize % batches
 		w.fill(w.batch(k))
 		for _, run := range w.in.Deliver(BatchSize) {
-			w.t.ServeRun(run, toStack)
+			w.t.ServeRun(run, w.serve)
 		}
 		after(k)
 		if k%window == window-1 {
@@ -332,6 +357,17 @@ func (w *benchRig) sockets(b *testing.B) {
 	w.loop(b, func(k int) {
 		w.popAll(k)
 		w.serveAll()
+	})
+}
+
+func (w *benchRig) popped(b *testing.B) {
+	w.loop(b, func(k int) {
+		for _, p := range w.hit[k] {
+			for w.t.lines[p].n > 0 {
+				pkt, _, _ := w.t.Pop(p)
+				w.t.Free(pkt)
+			}
+		}
 	})
 }
 

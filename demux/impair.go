@@ -56,7 +56,13 @@ func (in *Ingress) deliverSlowly(n int) {
 // ruled reports whether a line's packets go through rules. What the host sends to
 // itself was on no wire.
 func (in *Ingress) ruled(p Port) bool {
-	return in.kind != SelfTest && in.t.lines[p].state.Load()&impaired != 0
+	if in.kind == SelfTest {
+		return false
+	}
+	l := &in.t.lines[p]
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.state&impaired != 0
 }
 
 // deliverOne delivers frame i, which is of line p.
@@ -108,7 +114,7 @@ func (in *Ingress) lose(p Port, i int, f Fate) {
 	t, r := in.t, in.slots[i]
 	l := &t.lines[p]
 	l.mu.Lock()
-	if l.state.Load()&bound == 0 { // released since it was looked up
+	if l.state&bound == 0 { // released since it was looked up
 		in.forgetLocked(p, i, i+1)
 		l.mu.Unlock()
 		in.lose(LaneClosed, i, f)
@@ -123,7 +129,7 @@ func (in *Ingress) lose(p Port, i int, f Fate) {
 	}
 	co.fates[f]++
 	if t.tap != nil {
-		t.tap(p, t.packet(r.h, r.s), f, l.n, l.maxN, l.bytes, l.maxBytes)
+		t.tap(p, t.packet(r.h, r.s), f, l.n, l.maxN.Load(), l.bytes, l.maxBytes)
 	}
 	if in.watch != nil {
 		in.saw(p, f, r, l.n)

@@ -122,7 +122,7 @@ func (in *Ingress) Deliver(n int) []Run {
 	last, lines := numLines, t.lines
 	for _, p := range in.line[:n] {
 		if p != last {
-			lines[p].state.Load()
+			lines[p].maxN.Load()
 			last = p
 		}
 	}

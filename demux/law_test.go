@@ -94,12 +94,20 @@ func (s *storm) serve(port Port, p Packet) Fate {
 	if port.IsUDP() && number(p)%8 == 0 { // for the owner
 		return NoFate
 	}
-	if port.IsUDP() && s.t.lines[port].state.Load()&lent == 0 {
+	if port.IsUDP() && !s.lent(port) {
 		// The last owner's: the next one may have taken later ones of this batch already.
 		return port.usual()
 	}
 	s.saw(p)
 	return port.usual()
+}
+
+// lent reports whether the reader serves for the owner who has the port now.
+func (s *storm) lent(port Port) bool {
+	l := &s.t.lines[port]
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.state&lent != 0
 }
 
 // own pops a socket port until done.

@@ -149,7 +149,7 @@ func TestModel(t *testing.T) {
 					id++
 					// A worker of the last owner may have the port's turn still.
 					mine := q.inline && q.waiting && len(q.ids) == 0 && q.policy == TailDrop &&
-						r.t.lines[p].state.Load()&(serving|ready) == 0
+						r.t.lines[p].state&(serving|ready) == 0
 					if p.IsTCP() {
 						r.send(tcp4(4000, p.Number(), packet.ACK, numbered(id, 4)...))
 					} else {

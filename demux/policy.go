@@ -89,7 +89,7 @@ func (t *Table) SetPolicy(p Port, pol Policy) error {
 	l := &t.lines[p]
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	st := l.state.Load()
+	st := l.state
 	if st&bound == 0 {
 		return fmt.Errorf("set policy of %v: not bound", p)
 	}
@@ -104,7 +104,7 @@ func (t *Table) SetPolicy(p Port, pol Policy) error {
 // policyLocked gives a line a policy that it may have.
 func (t *Table) policyLocked(l *line, co *cold, pol Policy) {
 	pol = pol.complete()
-	st := l.state.Load() &^ (headDrop | coDel)
+	st := l.state &^ (headDrop | coDel)
 	co.codel = nil
 	switch pol.Discipline {
 	case HeadDrop:
@@ -113,12 +113,12 @@ func (t *Table) policyLocked(l *line, co *cold, pol Policy) {
 		st |= coDel
 		co.codel = newAging(pol)
 	}
-	l.state.Store(st)
+	l.state = st
 }
 
 // policyOf is a line's policy.
 func (l *line) policyOf(co *cold) Policy {
-	switch st := l.state.Load(); {
+	switch st := l.state; {
 	case st&headDrop != 0:
 		return Policy{Discipline: HeadDrop}
 	case st&coDel != 0:
@@ -145,15 +145,15 @@ func (in *Ingress) makeRoom(p Port, l *line, r ref) bool {
 		return false
 	}
 	l.high = max(l.high, l.n)
-	most := l.maxN
+	most := l.maxN.Load()
 	if in.scarce {
 		most = min(most, littlePackets)
 	}
 	for l.n > 0 && (l.n >= most || l.bytes+charge > l.maxBytes) {
 		old := l.popLocked(t.pool)
 		t.lostLocked(p, l, co, old, HeadDropped, r.s.at)
-		if st := l.state.Load(); st&full == 0 {
-			l.state.Store(st | full)
+		if l.state&full == 0 {
+			l.state |= full
 			t.log.Add(Event{Type: QueueFilled, Port: p, Fate: HeadDropped, Count: uint64(l.n) + 1})
 		}
 		if in.spareN < len(in.spare) {
@@ -174,7 +174,7 @@ func (t *Table) lostLocked(p Port, l *line, co *cold, r ref, f Fate, now int64) 
 		w.In(t.packet(r.h, r.s), Sight{Line: p, Fate: f, Now: now})
 	}
 	if t.tap != nil {
-		t.tap(p, t.packet(r.h, r.s), f, l.n+1, l.maxN, l.bytes+r.s.charge, l.maxBytes)
+		t.tap(p, t.packet(r.h, r.s), f, l.n+1, l.maxN.Load(), l.bytes+r.s.charge, l.maxBytes)
 	}
 	t.pool.dropTail(r)
 }

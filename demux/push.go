@@ -29,7 +29,7 @@ func (in *Ingress) push(p Port, i, j int) {
 	t := in.t
 	l := &t.lines[p]
 	l.mu.Lock()
-	st := l.state.Load()
+	st := l.state
 	if st&bound == 0 { // released since it was looked up
 		in.forgetLocked(p, i, j)
 		l.mu.Unlock()
@@ -46,7 +46,7 @@ func (in *Ingress) push(p Port, i, j int) {
 	if st&inline != 0 && st&(serving|ready) == 0 && l.n == 0 && in.kind == FromDevice && lends(st) {
 		// No more than the queue could have held.
 		lend := st&socket != 0 || p.IsLane() // some may come back
-		c, next := in.chain(l, i, j, min(inlineMost(p), l.maxN), l.maxBytes, !lend)
+		c, next := in.chain(l, i, j, min(inlineMost(p), l.maxN.Load()), l.maxBytes, !lend)
 		if i = next; c.n > 0 {
 			l.held += uint16(c.n)
 			in.runs[in.nrun] = Run{Port: p, first: c.first, n: int(c.n)}
@@ -57,7 +57,7 @@ func (in *Ingress) push(p Port, i, j int) {
 				l.deficit = int32(c.bytes)
 				l.high = max(l.high, c.n)
 			}
-			l.state.Store(st)
+			l.state = st
 			if t.tap != nil && st&socket != 0 {
 				in.showLocked(p, l, c)
 			}
@@ -82,12 +82,12 @@ func (in *Ingress) push(p Port, i, j int) {
 		switch {
 		case st&socket != 0:
 			if st&(waiting|lent) == waiting { // else the reader wakes it when it has done
-				l.state.Store(l.state.Load() &^ waiting)
+				l.state &^= waiting
 				in.wakes[in.nw] = t.cold[p].Load()
 				in.nw++
 			}
 		case st&(serving|ready) == 0:
-			l.state.Store(l.state.Load() | ready)
+			l.state |= ready
 			in.ready[in.nr] = uint32(p)
 			in.nr++
 		}
@@ -149,7 +149,7 @@ func (in *Ingress) chain(l *line, i, j int, n, bytes uint32, served bool) (c cha
 
 // places is how many packets more a queue with n of them may take.
 func (in *Ingress) places(l *line, n uint32) uint32 {
-	most := l.maxN
+	most := l.maxN.Load()
 	if in.scarce {
 		most = min(most, littlePackets)
 	}
@@ -170,14 +170,14 @@ func (in *Ingress) refuse(p Port, l *line, i int) {
 	}
 	n, bytes := l.load()
 	if t.tap != nil {
-		t.tap(p, t.packet(r.h, r.s), f, n, l.maxN, bytes, l.maxBytes)
+		t.tap(p, t.packet(r.h, r.s), f, n, l.maxN.Load(), bytes, l.maxBytes)
 	}
 	if in.watch != nil {
 		in.saw(p, f, r, n)
 	}
 	t.pool.dropTail(r)
-	if st := l.state.Load(); st&full == 0 {
-		l.state.Store(st | full)
+	if l.state&full == 0 {
+		l.state |= full
 		t.log.Add(Event{Type: QueueFilled, Port: p, Fate: f, Count: uint64(n)})
 	}
 }
@@ -196,7 +196,7 @@ func (in *Ingress) showLocked(p Port, l *line, c chain) {
 	for h, k := c.first, c.n; k > 0; k-- {
 		s := in.t.pool.slot(h)
 		n, bytes = n+1, bytes+s.charge
-		in.t.tap(p, in.t.packet(h, s), NoFate, n, l.maxN, bytes, l.maxBytes)
+		in.t.tap(p, in.t.packet(h, s), NoFate, n, l.maxN.Load(), bytes, l.maxBytes)
 		h = s.next
 	}
 }

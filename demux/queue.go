@@ -8,7 +8,7 @@ package demux
 // load is what the limits count: what is queued, and of a socket port what its reader
 // holds, since that may have to come back.
 func (l *line) load() (n, bytes uint32) {
-	if l.state.Load()&lent != 0 {
+	if l.state&lent != 0 {
 		return l.n + uint32(l.held), l.bytes + uint32(l.deficit)
 	}
 	return l.n, l.bytes
@@ -17,12 +17,12 @@ func (l *line) load() (n, bytes uint32) {
 // admit reports whether one more packet of that charge fits.
 func (l *line) admit(charge uint32) bool {
 	n, bytes := l.load()
-	return n < l.maxN && bytes+charge <= l.maxBytes
+	return n < l.maxN.Load() && bytes+charge <= l.maxBytes
 }
 
 // roomy reports whether the queue is half empty: only then may it say again that it
 // filled, else a queue that stays at its limit would say so at every packet.
-func (l *line) roomy() bool { return l.n <= l.maxN/2 && l.bytes <= l.maxBytes/2 }
+func (l *line) roomy() bool { return l.n <= l.maxN.Load()/2 && l.bytes <= l.maxBytes/2 }
 
 // appendLocked appends a chain, which fits.
 func (l *line) appendLocked(p *pool, c chain) {
@@ -74,14 +74,14 @@ func (t *Table) Pop(p Port) (pkt Packet, ok bool, err error) {
 func (t *Table) PopAll(p Port, dst []Packet) (n int, err error) {
 	l := &t.lines[p]
 	l.mu.Lock()
-	st := l.state.Load()
+	st := l.state
 	if st&(bound|socket) != bound|socket {
 		l.mu.Unlock()
 		return 0, ErrReleased
 	}
 	if l.n == 0 || st&(lent|withheld) != 0 { // what is queued came after what the reader holds
 		if st&(waiting|withheld) == 0 {
-			l.state.Store(st | waiting)
+			l.state = st | waiting
 		}
 		l.mu.Unlock()
 		return 0, nil
@@ -93,7 +93,7 @@ func (t *Table) PopAll(p Port, dst []Packet) (n int, err error) {
 	}
 	l.passed += uint64(n)
 	if st&full != 0 && l.roomy() {
-		l.state.Store(st &^ full)
+		l.state = st &^ full
 	}
 	l.mu.Unlock()
 	if w := t.watch.Load(); w != nil {

@@ -68,8 +68,9 @@ func (r *rig) take() (Run, bool) {
 	return Run{}, false
 }
 
-func toStack(Port, Packet) Fate  { return ToStack }
-func toClosed(Port, Packet) Fate { return Closed }
+func toStack(Port, Packet) Fate   { return ToStack }
+func toClosed(Port, Packet) Fate  { return Closed }
+func toService(Port, Packet) Fate { return ToService }
 
 func udp4(from, to uint16, payload ...byte) []byte {
 	return udp(netip.AddrPortFrom(peerAddr, from), netip.AddrPortFrom(hostAddr, to), payload...)

@@ -92,7 +92,7 @@ func (d *delays) arm(p Port, at int64) {
 func (t *Table) SetRules(p Port, r impair.Rules, seed uint64) error {
 	l := &t.lines[p]
 	l.mu.Lock()
-	st := l.state.Load()
+	st := l.state
 	if st&bound == 0 || p.IsLane() {
 		l.mu.Unlock()
 		return fmt.Errorf("set rules of %v: not bound", p)
@@ -112,7 +112,7 @@ func (t *Table) SetRules(p Port, r impair.Rules, seed uint64) error {
 		co.rules.line.Reseed(seed)
 	}
 	if st&impaired == 0 {
-		l.state.Store(st | impaired)
+		l.state = st | impaired
 		t.delays.ports.Add(1)
 	}
 	l.mu.Unlock()
@@ -123,8 +123,8 @@ func (t *Table) SetRules(p Port, r impair.Rules, seed uint64) error {
 // unruleLocked forgets a port's rules. What they held is gone already.
 func (t *Table) unruleLocked(l *line, co *cold) {
 	co.rules = nil
-	if st := l.state.Load(); st&impaired != 0 {
-		l.state.Store(st &^ impaired)
+	if l.state&impaired != 0 {
+		l.state &^= impaired
 		t.delays.ports.Add(-1)
 	}
 }
@@ -150,7 +150,7 @@ func (in *Ingress) divert(p Port, i int) {
 	t, r := in.t, in.slots[i]
 	l := &t.lines[p]
 	l.mu.Lock()
-	if l.state.Load()&impaired == 0 { // no longer
+	if l.state&impaired == 0 { // no longer
 		l.mu.Unlock()
 		in.push(p, i, i+1)
 		in.flush()
@@ -237,7 +237,7 @@ func (in *Ingress) hold(p Port, i int) {
 	}
 	l := &t.lines[p]
 	l.mu.Lock()
-	if l.state.Load()&impaired == 0 {
+	if l.state&impaired == 0 {
 		l.mu.Unlock()
 		in.push(p, i, i+1)
 		in.flush()
@@ -308,8 +308,8 @@ func (in *Ingress) releaseDue(p Port, i int, at int64) {
 			if arm {
 				rs.armed = next
 			}
-			if r := rs.line.Rules(); next == impair.Never && r.IsZero() && l.state.Load()&impaired != 0 {
-				l.state.Store(l.state.Load() &^ impaired)
+			if r := rs.line.Rules(); next == impair.Never && r.IsZero() && l.state&impaired != 0 {
+				l.state &^= impaired
 				t.delays.ports.Add(-1)
 			}
 			l.mu.Unlock()

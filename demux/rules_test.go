@@ -87,7 +87,7 @@ func TestRulesDelay(t *testing.T) {
 	ids, _ = r.popped(t, slow)
 	require.Equal(t, []uint32{4}, ids)
 	require.Zero(t, r.t.delays.ports.Load())
-	require.Zero(t, r.t.lines[slow].state.Load()&impaired)
+	require.Zero(t, r.t.lines[slow].state&impaired)
 	r.law(t)
 	require.Zero(t, r.held())
 }

@@ -108,9 +108,9 @@ func (t *Table) takeRun(i uint32) (Run, bool) {
 	l := &t.lines[i]
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	st := l.state.Load() &^ ready
+	st := l.state &^ ready
 	if l.n == 0 || st&socket != 0 { // released meanwhile, and perhaps bound again
-		l.state.Store(st)
+		l.state = st
 		return Run{}, false
 	}
 	l.deficit += quantum
@@ -131,7 +131,7 @@ func (t *Table) takeRun(i uint32) (Run, bool) {
 	if l.roomy() {
 		st &^= full
 	}
-	l.state.Store(st | serving)
+	l.state = st | serving
 	return r, true
 }
 
@@ -166,7 +166,7 @@ func (t *Table) ServeRun(r Run, serve func(Port, Packet) Fate) {
 	l.held -= uint16(r.n)
 	l.passed += uint64(passed)
 	co := t.cold[r.Port].Load()
-	st := l.state.Load()
+	st := l.state
 	if back.n > 0 && st&lent == 0 { // released, or another's by now
 		counts[PortReleased] += uint16(back.n)
 	} else if back.n > 0 {
@@ -193,7 +193,7 @@ func (t *Table) ServeRun(r Run, serve func(Port, Packet) Fate) {
 			st &^= waiting
 		}
 	}
-	l.state.Store(st &^ (serving | lent))
+	l.state = st &^ (serving | lent)
 	l.mu.Unlock()
 	if served > 0 {
 		t.pool.give(r.first, last, served)

@@ -59,9 +59,9 @@ func (t *Table) Port(p Port) PortStats {
 	s.Waits = co.waited()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.state.Load()&bound != 0 {
+	if l.state&bound != 0 {
 		s.Owner = co.owner
-		s.Limits = Limits{int(l.maxN), int(l.maxBytes)}
+		s.Limits = Limits{int(l.maxN.Load()), int(l.maxBytes)}
 		s.Policy = l.policyOf(co)
 	}
 	co.settle(l)

@@ -11,14 +11,14 @@ import (
 // in one cache line without a pointer, so that 65,536 ports cost a packet one
 // memory access and the garbage collector nothing. What is rarer is in cold.
 type line struct {
-	mu sync.Mutex // guards all below but state's reads
+	mu sync.Mutex // guards all below; maxN is read without it, to have the line at hand
 
-	head, tail uint32 // chain of queued packets
-	n          uint32 // packets queued
-	bytes      uint32 // charged bytes queued
-	maxN       uint32 // limit of n
-	maxBytes   uint32 // limit of bytes
-	state      atomic.Uint32
+	head, tail uint32        // chain of queued packets
+	n          uint32        // packets queued
+	bytes      uint32        // charged bytes queued
+	maxN       atomic.Uint32 // limit of n
+	maxBytes   uint32        // limit of bytes
+	state      uint32
 	held       uint16 // taken by a worker, fate still open: one run at most
 	refused    uint16 // fate queue-full, not yet settled
 	high       uint32 // most packets queued at once
@@ -27,7 +27,7 @@ type line struct {
 	passed     uint64 // the usual fate: to-stack (TCP, lanes) or to-service (UDP)
 }
 
-// Bits of line.state. They change under mu and are read without it.
+// Bits of line.state.
 const (
 	bound    uint32 = 1 << iota // somebody has the port
 	socket                      // its owner pops the queue itself (UDP); else workers serve it
@@ -205,7 +205,7 @@ func (t *Table) Bind(p Port, c Config) error {
 	l := &t.lines[p]
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.state.Load()&bound != 0 {
+	if l.state&bound != 0 {
 		return &BoundError{p, t.cold[p].Load().owner}
 	}
 	if err := t.mayHave(p, c.Policy, c.Socket); err != nil {
@@ -224,7 +224,7 @@ func (t *Table) Bind(p Port, c Config) error {
 		st |= socket
 	}
 	// A worker may still hold packets of the last owner: it keeps its bits.
-	l.state.Store(st | l.state.Load()&(serving|ready))
+	l.state = st | l.state&(serving|ready)
 	t.policyLocked(l, co, c.Policy)
 	t.taken[p/64].Or(1 << (p % 64))
 	t.log.Add(Event{Type: PortBound, Port: p, Who: c.Owner})
@@ -239,7 +239,8 @@ func (t *Table) limitLocked(l *line, p Port, lim Limits) {
 	if lim.Bytes <= 0 {
 		lim.Bytes = def.Bytes
 	}
-	l.maxN, l.maxBytes = uint32(min(lim.Packets, 1<<31)), uint32(min(lim.Bytes, 1<<31))
+	l.maxN.Store(uint32(min(lim.Packets, 1<<31)))
+	l.maxBytes = uint32(min(lim.Bytes, 1<<31))
 }
 
 // SetOwner renames the owner of a bound port: it was left lingering by the last one.
@@ -247,7 +248,7 @@ func (t *Table) SetOwner(p Port, owner string) {
 	l := &t.lines[p]
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.state.Load()&bound != 0 {
+	if l.state&bound != 0 {
 		t.cold[p].Load().owner = owner
 	}
 }
@@ -258,14 +259,14 @@ func (t *Table) SetLimits(p Port, lim Limits) error {
 	l := &t.lines[p]
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.state.Load()&bound == 0 {
+	if l.state&bound == 0 {
 		return fmt.Errorf("set limits of %v: not bound", p)
 	}
 	t.limitLocked(l, p, lim)
-	if st := l.state.Load(); l.roomy() {
-		l.state.Store(st &^ full)
+	if l.roomy() {
+		l.state &^= full
 	}
-	t.log.Add(Event{Type: LimitsSet, Port: p, Count: uint64(l.maxN)})
+	t.log.Add(Event{Type: LimitsSet, Port: p, Count: uint64(l.maxN.Load())})
 	return nil
 }
 
@@ -278,11 +279,11 @@ func (t *Table) SetInline(p Port, on bool) {
 	l := &t.lines[p]
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	switch st := l.state.Load(); {
-	case on && st&bound != 0:
-		l.state.Store(st | inline)
+	switch {
+	case on && l.state&bound != 0:
+		l.state |= inline
 	case !on:
-		l.state.Store(st &^ inline)
+		l.state &^= inline
 	}
 }
 
@@ -291,15 +292,15 @@ func (t *Table) SetInline(p Port, on bool) {
 func (t *Table) Withhold(p Port, on bool) {
 	l := &t.lines[p]
 	l.mu.Lock()
-	st := l.state.Load()
+	st := l.state
 	if st&bound == 0 || on == (st&withheld != 0) {
 		l.mu.Unlock()
 		return
 	}
 	if on {
-		l.state.Store(st&^waiting | withheld)
+		l.state = st&^waiting | withheld
 	} else {
-		l.state.Store(st &^ withheld)
+		l.state = st &^ withheld
 	}
 	l.mu.Unlock()
 	if !on {
@@ -312,7 +313,7 @@ func (t *Table) Bound(p Port) (owner string, ok bool) {
 	l := &t.lines[p]
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.state.Load()&bound == 0 {
+	if l.state&bound == 0 {
 		return "", false
 	}
 	return t.cold[p].Load().owner, true
@@ -327,14 +328,14 @@ func (t *Table) Release(p Port) {
 	}
 	l := &t.lines[p]
 	l.mu.Lock()
-	if l.state.Load()&bound == 0 {
+	if l.state&bound == 0 {
 		l.mu.Unlock()
 		return
 	}
 	co := t.cold[p].Load()
 	first, n := t.emptyLocked(l, co, PortReleased)
 	t.unruleLocked(l, co)
-	l.state.Store(l.state.Load() & (serving | ready))
+	l.state &= serving | ready
 	t.taken[p/64].And(^(uint64(1) << (p % 64)))
 	t.log.Add(Event{Type: PortUnbound, Port: p, Who: co.owner, Count: uint64(n)})
 	l.mu.Unlock()
