@@ -268,7 +268,7 @@ func (w *benchRig) warm(closed bool) {
 		}
 		w.fill(ports)
 		for _, run := range w.in.Deliver(k) {
-			w.t.ServeRun(run, toStack)
+			w.in.ServeRun(run, toStack)
 		}
 		w.serveAll()
 		for i := range k {
@@ -337,7 +337,7 @@ func (w *benchRig) run(packets int, after func(k int)) float64 {
 		k := n / BatchSize % batches
 		w.fill(w.batch(k))
 		for _, run := range w.in.Deliver(BatchSize) {
-			w.t.ServeRun(run, w.serve)
+			w.in.ServeRun(run, w.serve)
 		}
 		after(k)
 		if k%window == window-1 {

@@ -50,7 +50,7 @@ func FuzzDeliver(f *testing.F) {
 			}
 		}
 		for _, run := range in.Deliver(2) {
-			r.t.ServeRun(run, func(_ Port, p Packet) Fate { look(p); return ToStack })
+			in.ServeRun(run, func(_ Port, p Packet) Fate { look(p); return ToStack })
 		}
 		r.law(t)
 		for {

@@ -61,7 +61,7 @@ func (s *storm) read(id, n int) {
 			put(in, i, f, Offload{})
 		}
 		for _, run := range in.Deliver(batch) {
-			s.t.ServeRun(run, s.lend)
+			in.ServeRun(run, s.lend)
 		}
 		n -= batch
 	}

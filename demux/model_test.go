@@ -106,7 +106,7 @@ func TestModel(t *testing.T) {
 				mine := q.inline && q.waiting && len(q.ids) == 0
 				for _, run := range r.in.Deliver(n) {
 					k := 0
-					r.t.ServeRun(run, func(_ Port, p Packet) Fate {
+					r.in.ServeRun(run, func(_ Port, p Packet) Fate {
 						if !mine || number(p) != ids[k] || k >= inlineMax {
 							t.Fatalf("the reader serves %d as its number %d of %v", number(p), k, ids)
 						}

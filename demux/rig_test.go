@@ -35,7 +35,7 @@ func (r *rig) send(frames ...[]byte) {
 			put(r.in, i, f, Offload{})
 		}
 		for _, run := range r.in.Deliver(n) {
-			r.t.ServeRun(run, toStack)
+			r.in.ServeRun(run, toStack)
 		}
 		frames = frames[n:]
 	}

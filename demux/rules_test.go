@@ -255,7 +255,7 @@ func TestRulesLaw(t *testing.T) {
 				}
 				sent++
 				for _, run := range r.in.Deliver(1) {
-					r.t.ServeRun(run, toStack)
+					r.in.ServeRun(run, toStack)
 				}
 			},
 			"rules": func(rt *rapid.T) {
@@ -333,7 +333,7 @@ func TestRulesStorm(t *testing.T) {
 					}
 				}
 				for _, run := range in.Deliver(32) {
-					r.t.ServeRun(run, toStack)
+					in.ServeRun(run, toStack)
 				}
 			}
 		})

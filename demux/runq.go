@@ -141,10 +141,21 @@ func (t *Table) takeRun(i uint32) (Run, bool) {
 // goes back to the queue with all that follow, as if the reader had never touched them:
 // for the owner, or a worker.
 func (t *Table) ServeRun(r Run, serve func(Port, Packet) Fate) {
+	t.serveRun(r, serve, nil)
+}
+
+// ServeRun is Table.ServeRun for a run of Deliver's. Its slots stay with the reader, who
+// needs as many for its next batch: the pool hears nothing of what it serves itself.
+func (in *Ingress) ServeRun(r Run, serve func(Port, Packet) Fate) {
+	in.spareN += in.t.serveRun(r, serve, in.spare[in.spareN:])
+}
+
+// serveRun is ServeRun; free gets the slots of as many packets as it has room for.
+func (t *Table) serveRun(r Run, serve func(Port, Packet) Fate, free []ref) (kept int) {
 	usual := r.Port.usual()
 	passed, served := 0, 0
 	var counts [NumFates]uint16 // of the others; a run is short
-	var last *slot
+	var gone chain              // what free has no room for
 	h := r.first
 	for ; served < r.n; served++ {
 		s := t.pool.slot(h)
@@ -158,7 +169,17 @@ func (t *Table) ServeRun(r Run, serve func(Port, Packet) Fate) {
 			counts[f]++
 		}
 		t.pool.dropTail(ref{s, h})
-		last, h = s, s.next
+		if kept < len(free) {
+			free[kept] = ref{s, h}
+			kept++
+		} else {
+			if gone.n == 0 {
+				gone.first = h
+			}
+			gone.last.s = s
+			gone.n++
+		}
+		h = s.next
 	}
 	back := t.chainOf(h, r.n-served)
 	l := &t.lines[r.Port]
@@ -177,7 +198,7 @@ func (t *Table) ServeRun(r Run, serve func(Port, Packet) Fate) {
 			co.fates[f] += uint64(n)
 		}
 	}
-	gone := back.n > 0 && st&lent == 0
+	lost := back.n > 0 && st&lent == 0
 	if st&lent != 0 {
 		l.deficit = 0
 	}
@@ -195,10 +216,8 @@ func (t *Table) ServeRun(r Run, serve func(Port, Packet) Fate) {
 	}
 	l.state = st &^ (serving | lent)
 	l.mu.Unlock()
-	if served > 0 {
-		t.pool.give(r.first, last, served)
-	}
-	if gone {
+	t.pool.give(gone.first, gone.last.s, int(gone.n))
+	if lost {
 		t.sawChain(r.Port, PortReleased, back.first, int(back.n))
 		t.freeChain(back.first, int(back.n))
 	}
@@ -208,6 +227,7 @@ func (t *Table) ServeRun(r Run, serve func(Port, Packet) Fate) {
 	if wake {
 		co.signal()
 	}
+	return kept
 }
 
 // chainOf is the chain of n packets that begins with h.

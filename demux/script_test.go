@@ -497,7 +497,7 @@ func (p *player) frames(proto string, port uint16, n int, size string) {
 		for _, run := range p.in.Deliver(batch) {
 			p.say("inline", run.Port.String(), p.numbers(run))
 			k := 0
-			p.t.ServeRun(run, func(port Port, _ Packet) Fate {
+			p.in.ServeRun(run, func(port Port, _ Packet) Fate {
 				if k++; port.IsUDP() && k > p.serves {
 					return NoFate
 				}

@@ -152,7 +152,7 @@ func TestOrderThroughTakeover(t *testing.T) {
 		}
 		for _, run := range r.in.Deliver(batch) {
 			inline += uint32(run.n)
-			r.t.ServeRun(run, serve)
+			r.in.ServeRun(run, serve)
 		}
 	}
 	r.t.StopWork()
@@ -195,7 +195,7 @@ func TestReleaseUnderTheReader(t *testing.T) {
 			runs := r.in.Deliver(5)
 			require.Len(t, runs, 1)
 			served := 0
-			r.t.ServeRun(runs[0], func(Port, Packet) Fate {
+			r.in.ServeRun(runs[0], func(Port, Packet) Fate {
 				if served++; served < 3 {
 					return ToService
 				}
@@ -240,7 +240,7 @@ func TestLaneGoesBack(t *testing.T) {
 	}
 	runs := r.in.Deliver(50)
 	require.Len(t, runs, 1)
-	r.t.ServeRun(runs[0], func(p Port, pkt Packet) Fate {
+	r.in.ServeRun(runs[0], func(p Port, pkt Packet) Fate {
 		if number(pkt) < 30 {
 			return Closed
 		}
@@ -291,7 +291,7 @@ func TestNoAllocations(t *testing.T) {
 				r.in.Put(i, copy(r.in.Room(i), f), &Offload{})
 			}
 			for _, run := range r.in.Deliver(BatchSize) {
-				r.t.ServeRun(run, toStack)
+				r.in.ServeRun(run, toStack)
 			}
 			after()
 		}
@@ -336,4 +336,41 @@ func TestNoAllocations(t *testing.T) {
 		require.Zero(t, testing.AllocsPerRun(50, f), name)
 	}
 	r.law(t)
+}
+
+// TestServedSlotsStay: the slots of what a reader serves itself are its own again at
+// once, as many as it has room for.
+func TestServedSlotsStay(t *testing.T) {
+	r := newRig(Options{})
+	require.NoError(t, r.t.Bind(TCPPort(80), Config{}))
+	r.t.SetInline(TCPPort(80), true)
+	send := func() {
+		for i := range inlineMax {
+			put(r.in, i, tcp4(4000, 80, packet.ACK), Offload{})
+		}
+		for _, run := range r.in.Deliver(inlineMax) {
+			r.in.ServeRun(run, toStack)
+		}
+	}
+	send()
+	require.Equal(t, inlineMax, r.in.spareN)
+	require.Zero(t, r.t.pool.returned.Load())
+	took := r.in.spare
+	send()
+	require.Equal(t, inlineMax, r.in.spareN)
+	require.NotEqual(t, took, r.in.spare, "those that came now")
+	r.law(t)
+
+	// A reader that has no room for them.
+	for i := range inlineMax {
+		put(r.in, i, tcp4(4000, 80, packet.ACK), Offload{})
+	}
+	runs := r.in.Deliver(inlineMax)
+	n, _ := r.t.pool.take(r.in.spare[r.in.spareN : len(r.in.spare)-3])
+	r.in.spareN += n
+	r.in.ServeRun(runs[0], toStack)
+	require.Equal(t, len(r.in.spare), r.in.spareN)
+	require.EqualValues(t, inlineMax-3, r.t.pool.returned.Load()>>32)
+	r.law(t)
+	require.Zero(t, r.held())
 }

@@ -81,7 +81,7 @@ func TestWatcher(t *testing.T) {
 	put(r.in, 0, datagram(9), Offload{})
 	runs := r.in.Deliver(1)
 	require.Len(t, runs, 1)
-	r.t.ServeRun(runs[0], func(Port, Packet) Fate {
+	r.in.ServeRun(runs[0], func(Port, Packet) Fate {
 		r.t.Release(dns)
 		return NoFate
 	})

@@ -66,7 +66,7 @@ func (l *lent) bring(frames ...[]byte) {
 		l.in.Put(i, copy(l.in.Room(i), f), &demux.Offload{})
 	}
 	for _, run := range l.in.Deliver(len(frames)) {
-		l.s.table.ServeRun(run, l.s.serve)
+		l.in.ServeRun(run, l.s.serve)
 	}
 }
 

@@ -50,7 +50,7 @@ func (s *Stack) read(queue int) error {
 		}
 		s.link.bulk.came(n)
 		for _, run := range in.Deliver(n) {
-			s.table.ServeRun(run, serve)
+			in.ServeRun(run, serve)
 		}
 		for i := range n {
 			frames[i] = tun.Frame{Head: in.Room(i)}
