@@ -18,9 +18,11 @@ import (
 // touched before the clock starts; bytes are not copied (see BenchmarkReference).
 //
 //	64B, 1500B   the packet's size
-//	ports=N      bound UDP ports, each popped by its owner
+//	ports=N      bound UDP ports, each popped by its owner, who never has to wait
 //	uniform, zipf  how they are hit, at random; one port is hit in runs
-//	closed       nobody has the port; a worker serves what a reader leaves of the closed lane
+//	answered     the owner waits: the reader serves what it may, wakes the owner for the rest
+//	closed       nobody has the port; the reader serves the closed lane, as in the host
+//	closed-worker  a worker does: it was left to it
 //	closed-flood the closed lane is full, as it is in a flood
 //	worker       TCP ports served from the run queue; inline: by the reader itself
 //	verified     the device vouches for no checksum
@@ -38,12 +40,12 @@ func BenchmarkPath(b *testing.B) {
 			}
 		}
 		b.Run(fmt.Sprintf("%dB/closed", size), func(b *testing.B) {
-			newBench(b, size, 65535, "closed").lane(b)
-		})
-		b.Run(fmt.Sprintf("%dB/closed-inline", size), func(b *testing.B) {
 			w := newBench(b, size, 65535, "closed")
 			w.t.SetInline(LaneClosed, true)
-			w.lane(b)
+			w.workers(b)
+		})
+		b.Run(fmt.Sprintf("%dB/closed-worker", size), func(b *testing.B) {
+			newBench(b, size, 65535, "closed").workers(b)
 		})
 		b.Run(fmt.Sprintf("%dB/closed-flood", size), func(b *testing.B) {
 			newBench(b, size, 65535, "closed").loop(b, func(int) {})
@@ -70,16 +72,13 @@ func BenchmarkPath(b *testing.B) {
 		})
 	}
 	for _, ports := range []int{1, 64, 4096, 65535} {
-		b.Run(fmt.Sprintf("64B/ports=%d/popped", ports), func(b *testing.B) {
-			newBench(b, 64, ports, "uniform").popped(b)
-		})
 		b.Run(fmt.Sprintf("64B/ports=%d/answered", ports), func(b *testing.B) {
 			w := newBench(b, 64, ports, "uniform")
 			for _, p := range w.ports() {
 				w.t.SetInline(p, true)
-				w.t.Pop(p)
+				w.pop(p) // in vain: it waits
 			}
-			w.popped(b)
+			w.loop(b, w.popWoken)
 		})
 	}
 	for _, ports := range []int{64, 65535} {
@@ -132,7 +131,6 @@ func BenchmarkReaders(b *testing.B) {
 				for len(ws) < readers {
 					w := *first
 					w.in = w.t.NewIngress(nil)
-					w.buf = make([]Packet, BatchSize)
 					ws = append(ws, &w)
 				}
 				b.ReportAllocs()
@@ -172,8 +170,6 @@ type benchRig struct {
 	sum0  uint32 // of the UDP datagram to port 0
 	tcp   bool
 	dst   [batches * BatchSize]uint16
-	hit   [batches][]Port // the ports of a batch, each once
-	buf   []Packet
 	bound int
 	serve func(Port, Packet) Fate
 }
@@ -190,7 +186,7 @@ func (w *benchRig) write() {
 }
 
 func newBench(b testing.TB, size, ports int, dist string) *benchRig {
-	w := &benchRig{rig: newRig(Options{}), off: Offload{Flags: 2}, bound: ports, buf: make([]Packet, BatchSize)}
+	w := &benchRig{rig: newRig(Options{}), off: Offload{Flags: 2}, bound: ports}
 	w.tcp, w.serve = dist == "tcp", toService
 	if w.tcp {
 		w.serve = toStack
@@ -223,15 +219,6 @@ func newBench(b testing.TB, size, ports int, dist string) *benchRig {
 			n = rng.IntN(ports)
 		}
 		w.dst[i] = uint16(1 + n)
-	}
-	for k := range w.hit {
-		seen := map[Port]bool{}
-		for _, n := range w.batch(k) {
-			if p := w.port(n); !seen[p] {
-				seen[p] = true
-				w.hit[k] = append(w.hit[k], p)
-			}
-		}
 	}
 	w.warm(dist == "closed")
 	return w
@@ -296,15 +283,30 @@ func (w *benchRig) fill(ports []uint16) {
 // batch is the ports of batch k.
 func (w *benchRig) batch(k int) []uint16 { return w.dst[k*BatchSize : (k+1)*BatchSize] }
 
-// pop is what a socket's owner does with a batch: one call, one way back.
-func (w *benchRig) pop(p Port) {
-	n, _ := w.t.PopAll(p, w.buf)
-	w.t.FreeAll(w.buf[:n])
+// pop is what a socket's owner does with a packet.
+func (w *benchRig) pop(p Port) bool {
+	pkt, ok, _ := w.t.Pop(p)
+	if ok {
+		w.t.Free(pkt)
+	}
+	return ok
 }
 
+// popAll is the owners of batch k: a packet each time.
 func (w *benchRig) popAll(k int) {
-	for _, p := range w.hit[k] {
-		w.pop(p)
+	for _, n := range w.batch(k) {
+		w.pop(w.port(n))
+	}
+}
+
+// popWoken is the owners whom batch k woke: they take what there is and wait again.
+func (w *benchRig) popWoken(k int) {
+	for _, n := range w.batch(k) {
+		if p := w.port(n); w.t.lines[p].state&waiting == 0 {
+			<-w.t.Wake(p)
+			for w.pop(p) {
+			}
+		}
 	}
 }
 
@@ -360,18 +362,6 @@ func (w *benchRig) sockets(b *testing.B) {
 	})
 }
 
-func (w *benchRig) popped(b *testing.B) {
-	w.loop(b, func(k int) {
-		for _, p := range w.hit[k] {
-			for w.t.lines[p].n > 0 {
-				pkt, _, _ := w.t.Pop(p)
-				w.t.Free(pkt)
-			}
-		}
-	})
-}
-
-func (w *benchRig) lane(b *testing.B)    { w.loop(b, func(int) { w.serveAll() }) }
 func (w *benchRig) workers(b *testing.B) { w.loop(b, func(int) { w.serveAll() }) }
 
 func (w *benchRig) full(b *testing.B) {
@@ -411,7 +401,6 @@ func BenchmarkPolicy(b *testing.B) {
 			b.Run(fmt.Sprintf("%v/%s", d, c.name), func(b *testing.B) {
 				r := newPolicyRig(b, Policy{Discipline: d}, Limits{Packets: 256})
 				f := udp4(4000, 53, make([]byte, 36)...)
-				var buf [BatchSize]Packet
 				b.ReportAllocs()
 				b.ResetTimer()
 				for n := 0; n < b.N; n += BatchSize {
@@ -420,8 +409,11 @@ func BenchmarkPolicy(b *testing.B) {
 					}
 					r.in.Deliver(BatchSize)
 					r.ns += c.step
-					k, _ := r.t.PopAll(dnsPort, buf[:c.take])
-					r.t.FreeAll(buf[:k])
+					for range c.take {
+						if p, ok, _ := r.t.Pop(dnsPort); ok {
+							r.t.Free(p)
+						}
+					}
 				}
 				b.StopTimer()
 				r.law(b)

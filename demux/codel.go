@@ -13,9 +13,10 @@ func newAging(pol Policy) *aging {
 	return &aging{Law: codel.Law{Target: pol.Target, Interval: pol.Interval}}
 }
 
-// pullLocked takes a packet that may go on out of a queue that holds one; those that
-// CoDel drops before it go to lost. The last packet is never dropped.
-func (t *Table) pullLocked(p Port, l *line, co *cold, now int64, lost *chain) ref {
+// popCodelLocked is popLocked under CoDel, which drops what it does not let through. The
+// last packet is never dropped.
+func (t *Table) popCodelLocked(p Port, l *line) ref {
+	co, now := t.cold[p].Load(), t.now()
 	for c := co.codel; ; {
 		r := l.popLocked(t.pool)
 		c.largest = max(c.largest, r.s.charge)
@@ -25,32 +26,7 @@ func (t *Table) pullLocked(p Port, l *line, co *cold, now int64, lost *chain) re
 		case codel.Begin:
 			t.log.Add(Event{Type: QueueStands, Port: p, Fate: CoDelDropped, Count: uint64(l.n) + 1})
 		}
-		t.loseLocked(p, l, co, r, lost, now)
+		t.lostLocked(p, l, co, r, CoDelDropped, now)
+		t.pool.give(r.h, r.s, 1)
 	}
-}
-
-// loseLocked drops a packet that was just taken.
-func (t *Table) loseLocked(p Port, l *line, co *cold, r ref, lost *chain, now int64) {
-	t.lostLocked(p, l, co, r, CoDelDropped, now)
-	if lost.last.s == nil {
-		lost.first = r.h
-	} else {
-		lost.last.s.next = r.h
-	}
-	lost.last = r
-	lost.n++
-}
-
-// popCodelLocked is PopAll of a queue under CoDel: each packet is judged as if it were
-// taken alone.
-func (t *Table) popCodelLocked(p Port, l *line, dst []Packet) (n int) {
-	co, now := t.cold[p].Load(), t.now()
-	var lost chain
-	for n < len(dst) && l.n > 0 {
-		r := t.pullLocked(p, l, co, now, &lost)
-		dst[n] = t.packet(r.h, r.s)
-		n++
-	}
-	t.pool.give(lost.first, lost.last.s, int(lost.n))
-	return n
 }

@@ -47,16 +47,18 @@ func (r *policyRig) arrive(n, size int) {
 	r.send(fs...)
 }
 
-// pop takes up to n at once and gives their numbers.
+// pop takes up to n and gives their numbers.
 func (r *policyRig) pop(n int) (got []uint32) {
 	r.tb.Helper()
-	dst := make([]Packet, n)
-	k, err := r.t.PopAll(dnsPort, dst)
-	require.NoError(r.tb, err)
-	for _, p := range dst[:k] {
+	for range n {
+		p, ok, err := r.t.Pop(dnsPort)
+		require.NoError(r.tb, err)
+		if !ok {
+			break
+		}
 		got = append(got, number(p))
+		r.t.Free(p)
 	}
-	r.t.FreeAll(dst[:k])
 	r.law(r.tb)
 	return got
 }
@@ -255,15 +257,17 @@ func TestPolicyAllocs(t *testing.T) {
 	for _, d := range Disciplines() {
 		r := newPolicyRig(t, Policy{Discipline: d}, Limits{Packets: 8})
 		f := udp4(4000, 53, numbered(1, 100)...)
-		var buf [4]Packet
 		n := testing.AllocsPerRun(500, func() {
 			for range 8 {
 				put(r.in, 0, f, Offload{})
 				r.in.Deliver(1)
 			}
 			r.ns += 10 * ms
-			k, _ := r.t.PopAll(dnsPort, buf[:])
-			r.t.FreeAll(buf[:k])
+			for range 4 {
+				if p, ok, _ := r.t.Pop(dnsPort); ok {
+					r.t.Free(p)
+				}
+			}
 		})
 		require.Zero(t, n, d)
 		require.NotZero(t, r.t.Port(dnsPort).Fates[[]Fate{QueueFull, HeadDropped, CoDelDropped}[d]], d)

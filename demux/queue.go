@@ -64,60 +64,36 @@ func (l *line) popLocked(p *pool) ref {
 // to-service from then on. The packet is the caller's until it calls Free. When
 // the queue is empty, or withheld, ok is false and the caller may wait for Wake.
 func (t *Table) Pop(p Port) (pkt Packet, ok bool, err error) {
-	var one [1]Packet
-	n, err := t.PopAll(p, one[:])
-	return one[0], n > 0, err
-}
-
-// PopAll is Pop for up to len(dst) packets at once, under one lock; n is 0 when the
-// queue is empty. They are given back with FreeAll, or one by one.
-func (t *Table) PopAll(p Port, dst []Packet) (n int, err error) {
 	l := &t.lines[p]
 	l.mu.Lock()
 	st := l.state
 	if st&(bound|socket) != bound|socket {
 		l.mu.Unlock()
-		return 0, ErrReleased
+		return Packet{}, false, ErrReleased
 	}
 	if l.n == 0 || st&(lent|withheld) != 0 { // what is queued came after what the reader holds
-		if st&(waiting|withheld) == 0 {
-			l.state = st | waiting
+		if st&withheld == 0 {
+			l.state |= waiting
 		}
 		l.mu.Unlock()
-		return 0, nil
+		return Packet{}, false, nil
 	}
+	var r ref
 	if st&coDel != 0 {
-		n = t.popCodelLocked(p, l, dst)
+		r = t.popCodelLocked(p, l)
 	} else {
-		n = t.popRunLocked(l, dst)
+		r = l.popLocked(t.pool)
 	}
-	l.passed += uint64(n)
+	l.passed++
 	if st&full != 0 && l.roomy() {
-		l.state = st &^ full
+		l.state &^= full
 	}
 	l.mu.Unlock()
+	pkt = t.packet(r.h, r.s)
 	if w := t.watch.Load(); w != nil {
-		w.saw(t, p, ToService, dst[:n])
+		w.In(pkt, Sight{Line: p, Fate: ToService, Now: t.clock()})
 	}
-	return n, nil
-}
-
-// popRunLocked takes the oldest packets, up to len(dst).
-func (t *Table) popRunLocked(l *line, dst []Packet) (n int) {
-	h, charged, w := l.head, uint32(0), walk{p: t.pool}
-	for n < len(dst) && h != 0 {
-		s := w.slot(h)
-		dst[n] = t.packet(h, s)
-		charged += s.charge
-		h = s.next
-		n++
-	}
-	if l.head = h; h == 0 {
-		l.tail = 0
-	}
-	l.n -= uint32(n)
-	l.bytes -= charged
-	return n
+	return pkt, true, nil
 }
 
 // Wake is a channel with one token: received, it means "look again". A batch that
@@ -143,19 +119,4 @@ func (t *Table) Signal(p Port) {
 func (t *Table) Free(p Packet) {
 	t.pool.dropTail(p.ref)
 	t.pool.give(p.h, p.s, 1)
-}
-
-// FreeAll gives popped packets back at once.
-func (t *Table) FreeAll(ps []Packet) {
-	if len(ps) == 0 {
-		return
-	}
-	last := ps[0]
-	t.pool.dropTail(last.ref)
-	for _, p := range ps[1:] {
-		t.pool.dropTail(p.ref)
-		last.s.next = p.h
-		last = p
-	}
-	t.pool.give(ps[0].h, last.s, len(ps))
 }

@@ -110,16 +110,14 @@ func TestTogether(t *testing.T) {
 		var taken atomic.Int64
 		var seen sync.Map
 		for range rapid.IntRange(1, 3).Draw(rt, "owners") {
-			size := rapid.IntRange(1, 20).Draw(rt, "at once")
 			rest.Go(func() {
-				dst := make([]Packet, size)
 				last := map[uint16]uint32{}
 				for {
-					n, err := r.t.PopAll(dnsPort, dst)
+					p, ok, err := r.t.Pop(dnsPort)
 					if err != nil && !errors.Is(err, ErrReleased) {
 						fail(err.Error())
 					}
-					for _, p := range dst[:n] {
+					if ok {
 						from, k := p.Info().SrcPort, number(p)
 						if k <= last[from] {
 							fail("out of order")
@@ -128,10 +126,8 @@ func TestTogether(t *testing.T) {
 						if _, twice := seen.LoadOrStore([2]uint32{uint32(from), k}, true); twice {
 							fail("taken twice")
 						}
-					}
-					taken.Add(int64(n))
-					r.t.FreeAll(dst[:n])
-					if n > 0 {
+						taken.Add(1)
+						r.t.Free(p)
 						continue
 					}
 					select {
@@ -146,13 +142,12 @@ func TestTogether(t *testing.T) {
 		close(done)
 		rest.Wait()
 		for {
-			var one [1]Packet
-			n, _ := r.t.PopAll(dnsPort, one[:])
-			if n == 0 {
+			p, ok, _ := r.t.Pop(dnsPort)
+			if !ok {
 				break
 			}
 			taken.Add(1)
-			r.t.FreeAll(one[:])
+			r.t.Free(p)
 		}
 		if s := failed.Load(); s != nil {
 			rt.Fatal(*s)

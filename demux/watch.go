@@ -74,15 +74,7 @@ func (t *Table) clock() int64 {
 	return t.now()
 }
 
-// saw tells of packets of one line that got one fate together, now.
-func (w *Watcher) saw(t *Table, p Port, f Fate, pkts []Packet) {
-	s := Sight{Line: p, Fate: f, Now: t.clock()}
-	for _, pkt := range pkts {
-		w.In(pkt, s)
-	}
-}
-
-// sawChain is saw for a chain of n packets.
+// sawChain tells of a chain of n packets of one line that got one fate together, now.
 func (t *Table) sawChain(p Port, f Fate, first uint32, n int) {
 	w := t.watch.Load()
 	if w == nil || n == 0 {

@@ -39,7 +39,6 @@ func deliverDemux(b *testing.B) {
 	require.NoError(b, table.Bind(demux.UDPPort(53), demux.Config{Owner: "test", Socket: true}))
 	in := table.NewIngress(nil)
 	defer in.Close()
-	pkts := make([]demux.Packet, demux.BatchSize)
 	var got [64]byte
 	b.ReportAllocs()
 	b.ResetTimer()
@@ -48,11 +47,11 @@ func deliverDemux(b *testing.B) {
 			in.Put(i, copy(in.Room(i), frame), &demux.Offload{})
 		}
 		in.Deliver(demux.BatchSize)
-		k, _ := table.PopAll(demux.UDPPort(53), pkts)
-		for _, p := range pkts[:k] {
+		for range demux.BatchSize {
+			p, _, _ := table.Pop(demux.UDPPort(53))
 			p.CopyPayload(got[:])
+			table.Free(p)
 		}
-		table.FreeAll(pkts[:k])
 	}
 }
 
