@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -322,7 +323,14 @@ const quietShare = 0.10
 
 // writeBench prints one line per measurement, for benchstat.
 func (r *report) writeBench(w io.Writer) {
-	fmt.Fprintf(w, "goos: linux\npkg: porthole/bench\n")
+	fmt.Fprintf(w, "goos: linux\ngoarch: %s\npkg: porthole/bench\n", runtime.GOARCH)
+	told := map[string]bool{}
+	for _, res := range r.Works {
+		if better := map[bool]string{false: "higher", true: "lower"}[res.Most]; !told[res.Unit] {
+			told[res.Unit] = true
+			fmt.Fprintf(w, "Unit %s better=%s\n", res.Unit, better)
+		}
+	}
 	for _, res := range r.Works {
 		for _, t := range res.targets(r.Targets) {
 			for _, s := range res.Samples[t] {

@@ -102,6 +102,7 @@ func TestBenchFormat(t *testing.T) {
 	var b bytes.Buffer
 	aReport().writeBench(&b)
 	require.Contains(t, b.String(), "BenchmarkBulkDown/veth 1 10 Gbit/s\n")
+	require.Equal(t, 1, strings.Count(b.String(), "Unit Gbit/s better=higher\n"))
 	require.Equal(t, 9, strings.Count(b.String(), "Benchmark"))
 }
 

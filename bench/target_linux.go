@@ -51,6 +51,9 @@ type target struct {
 }
 
 func newBench(ctx context.Context, o *options) (*bench, error) {
+	if _, err := exec.LookPath("ip"); err != nil {
+		return nil, errors.New("no ip here, which makes the namespaces: install the Debian package iproute2")
+	}
 	if os.Geteuid() != 0 {
 		return nil, errors.New("needs root: it makes network namespaces and devices in them")
 	}
