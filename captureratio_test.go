@@ -31,6 +31,7 @@ func BenchmarkHTTPCaptured(b *testing.B) {
 			if o != nil {
 				defer captureToFile(b, r.host, *o)()
 			}
+			b.ReportAllocs()
 			b.ResetTimer()
 			share(b, len(hs), func(worker int) error { return hs[worker].ask() })
 			perSecond(b, "requests")

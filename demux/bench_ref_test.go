@@ -71,6 +71,8 @@ func BenchmarkReference(b *testing.B) {
 	for _, size := range []int{64, 1500} {
 		b.Run(fmt.Sprintf("copy/%dB", size), func(b *testing.B) {
 			from, to := make([]byte, size), make([]byte, 64*2112)
+			b.ReportAllocs()
+			b.ResetTimer()
 			for i := range b.N {
 				copy(to[i%64*2112:], from)
 			}
@@ -79,6 +81,7 @@ func BenchmarkReference(b *testing.B) {
 	}
 	b.Run("fill", func(b *testing.B) { // what BenchmarkPath spends on making its frames
 		w := newBench(b, 64, 64, "uniform")
+		b.ReportAllocs()
 		b.ResetTimer()
 		for n := 0; n < b.N; n += BatchSize {
 			w.fill(w.batch(n / BatchSize % batches))
@@ -97,6 +100,7 @@ func BenchmarkReference(b *testing.B) {
 				order[i] = uint32(rng.IntN(len(lines)))
 			}
 			var sum uint64
+			b.ReportAllocs()
 			b.ResetTimer()
 			for i := range b.N {
 				sum += lines[order[i%len(order)]][0]

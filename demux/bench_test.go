@@ -384,7 +384,9 @@ func (w *benchRig) meanwhile(change func(p Port, n int)) (stop func()) {
 	return func() { done.Store(true); wg.Wait() }
 }
 
+// rate is for benchmarks whose operation is a packet.
 func rate(b *testing.B) {
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N), "ns/packet")
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds()/1e6, "Mpps")
 }
 
@@ -416,6 +418,7 @@ func BenchmarkPolicy(b *testing.B) {
 					}
 				}
 				b.StopTimer()
+				rate(b)
 				r.law(b)
 			})
 		}
