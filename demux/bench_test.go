@@ -24,7 +24,8 @@ import (
 //	closed       nobody has the port; the reader serves the closed lane, as in the host
 //	closed-worker  a worker does: it was left to it
 //	closed-flood the closed lane is full, as it is in a flood
-//	worker       TCP ports served from the run queue; inline: by the reader itself
+//	worker       TCP ports served from the run queue
+//	inline       by the reader itself, and what it may not take in a batch from there
 //	verified     the device vouches for no checksum
 //	resizer, rebinder  another goroutine changes limits or owners all the time
 //	full         every queue is full
@@ -63,6 +64,8 @@ func BenchmarkPath(b *testing.B) {
 		b.Run(fmt.Sprintf("64B/ports=%d/worker", ports), func(b *testing.B) {
 			newBench(b, 64, ports, "tcp").workers(b)
 		})
+	}
+	for _, ports := range []int{1, 64, 4096, 65535} {
 		b.Run(fmt.Sprintf("64B/ports=%d/inline", ports), func(b *testing.B) {
 			w := newBench(b, 64, ports, "tcp")
 			for _, p := range w.ports() {
@@ -70,8 +73,6 @@ func BenchmarkPath(b *testing.B) {
 			}
 			w.workers(b)
 		})
-	}
-	for _, ports := range []int{1, 64, 4096, 65535} {
 		b.Run(fmt.Sprintf("64B/ports=%d/answered", ports), func(b *testing.B) {
 			w := newBench(b, 64, ports, "uniform")
 			for _, p := range w.ports() {

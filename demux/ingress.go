@@ -49,6 +49,7 @@ type Ingress struct {
 	ready        [BatchSize]uint32 // lines to put into the run queue
 	wakes        [BatchSize]*cold  // sockets to wake
 	runs         [BatchSize]Run    // to serve inline
+	ends         [BatchSize]runEnd // of runs, while they grow
 	nr, nw, nrun int
 }
 

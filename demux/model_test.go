@@ -117,7 +117,7 @@ func TestModel(t *testing.T) {
 						return ToService
 					})
 					q.passed += k
-					if k < run.n && k != served {
+					if k < int(run.n) && k != served {
 						t.Fatalf("served %d of %d", k, run.n)
 					}
 					// What it gave back is queued, as what it left was.
@@ -211,7 +211,7 @@ func TestModel(t *testing.T) {
 					return
 				}
 				q := m[got.Port]
-				if !q.bound || q.socket || got.n > len(q.ids) || got.n == 0 {
+				if !q.bound || q.socket || int(got.n) > len(q.ids) || got.n == 0 {
 					t.Fatalf("took %d of %v, which has %d", got.n, got.Port, len(q.ids))
 				}
 				run = got

@@ -80,7 +80,7 @@ func (q *runq) close() {
 type Run struct {
 	Port  Port
 	first uint32
-	n     int
+	n     uint32
 }
 
 // Work serves ports until StopWork: the body of one worker goroutine. serve gives
@@ -127,7 +127,7 @@ func (t *Table) takeRun(i uint32) (Run, bool) {
 	if l.n == 0 {
 		l.deficit = 0
 	}
-	l.held += uint16(r.n)
+	l.held += uint8(r.n)
 	if l.roomy() {
 		st &^= full
 	}
@@ -157,7 +157,7 @@ func (t *Table) serveRun(r Run, serve func(Port, Packet) Fate, free []ref) (kept
 	var counts [NumFates]uint16 // of the others; a run is short
 	var gone chain              // what free has no room for
 	h := r.first
-	for ; served < r.n; served++ {
+	for ; served < int(r.n); served++ {
 		s := t.pool.slot(h)
 		f := serve(r.Port, t.packet(h, s))
 		if f == NoFate {
@@ -181,10 +181,10 @@ func (t *Table) serveRun(r Run, serve func(Port, Packet) Fate, free []ref) (kept
 		}
 		h = s.next
 	}
-	back := t.chainOf(h, r.n-served)
+	back := t.chainOf(h, int(r.n)-served)
 	l := &t.lines[r.Port]
 	l.mu.Lock()
-	l.held -= uint16(r.n)
+	l.held -= uint8(r.n)
 	l.passed += uint64(passed)
 	co := t.cold[r.Port].Load()
 	st := l.state
@@ -193,7 +193,7 @@ func (t *Table) serveRun(r Run, serve func(Port, Packet) Fate, free []ref) (kept
 	} else if back.n > 0 {
 		l.returnLocked(back)
 	}
-	if passed < r.n {
+	if passed < int(r.n) {
 		for f, n := range counts {
 			co.fates[f] += uint64(n)
 		}

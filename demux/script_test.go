@@ -102,6 +102,61 @@ func TestScripts(t *testing.T) {
 			inline 53/udp 1 2 3
 			53/udp: arrived 5, queued 3, high 3; queue-full 2
 			1 2 3 empty`},
+		{"what came for others in between does not end a run", `
+			bind 53/udp socket
+			bind 80/tcp
+			bind 81/tcp
+			inline 53/udp
+			inline 80/tcp
+			inline closed
+			pop 53/udp
+			serve 99
+			mixed 9 80/tcp 53/udp 9/tcp 81/tcp
+			turn to-stack
+			mixed 36 80/tcp 53/udp
+			wake 53/udp
+			show 53/udp
+			pop 53/udp 9
+			turn to-stack
+			turn to-stack
+			serve 2
+			mixed 6 53/udp 80/tcp
+			pop 53/udp 9`, `
+			empty
+			inline 80/tcp 1 5 9
+			inline 53/udp 2 6
+			inline closed 3 7
+			81/tcp 4 8
+			inline 80/tcp 10 12 14 16 18 20 22 24 26 28 30 32 34 36 38 40
+			inline 53/udp 11 13 15 17 19 21 23 25 27 29 31 33 35 37 39 41
+			woken
+			53/udp: arrived 20, queued 2, high 18; to-service 18
+			43 45 empty
+			80/tcp 42 44
+			nothing
+			inline 53/udp 46 48 50
+			inline 80/tcp 47 49 51
+			50 empty`},
+		{"no more of it than the queue could have held", `
+			bind 53/udp socket bytes=1352
+			bind 80/tcp packets=2
+			bind 81/tcp bytes=1320
+			inline 53/udp
+			inline 80/tcp
+			inline 81/tcp
+			pop 53/udp
+			serve 99
+			mixed 9 80/tcp 53/udp 81/tcp size=100
+			show 53/udp
+			turn to-stack
+			turn to-stack`, `
+			empty
+			inline 80/tcp 1 4
+			inline 53/udp 2 5
+			inline 81/tcp 3
+			53/udp: arrived 3, queued 0, high 2; queue-full 1, to-service 2
+			80/tcp 7
+			81/tcp 6`},
 		{"an empty datagram has a price", `
 			bind 53/udp socket bytes=1152
 			udp 53 3 size=0
@@ -420,7 +475,13 @@ func (p *player) play(f []string) {
 			p.say("asleep")
 		}
 	case "udp", "tcp":
-		p.frames(cmd, uint16(num(plain[0])), count(1), opt["size"])
+		p.frames(count(1), opt["size"], p.port(plain[0]+"/"+cmd))
+	case "mixed":
+		var ports []Port
+		for _, s := range plain[1:] {
+			ports = append(ports, p.port(s))
+		}
+		p.frames(num(plain[0]), opt["size"], ports...)
 	case "pop":
 		p.pop(p.port(plain[0]), count(1))
 	case "take":
@@ -476,9 +537,9 @@ func (p *player) port(s string) Port {
 	return TCPPort(uint16(n))
 }
 
-// frames sends n packets to a port, in as few batches as they fit; size is their
+// frames sends n packets to ports, in turn, in as few batches as they fit; size is their
 // payload's, or 0 for none at all, and then they carry no number.
-func (p *player) frames(proto string, port uint16, n int, size string) {
+func (p *player) frames(n int, size string, ports ...Port) {
 	for n > 0 {
 		batch := min(n, BatchSize)
 		for i := range batch {
@@ -488,10 +549,10 @@ func (p *player) frames(proto string, port uint16, n int, size string) {
 				k, _ = strconv.Atoi(size)
 			}
 			payload := numbered(p.sent, k)[:k]
-			if proto == "udp" {
-				put(p.in, i, udp4(4000, port, payload...), Offload{})
+			if port := ports[i%len(ports)]; port.IsUDP() {
+				put(p.in, i, udp4(4000, port.Number(), payload...), Offload{})
 			} else {
-				put(p.in, i, tcp4(4000, port, packet.ACK, payload...), Offload{})
+				put(p.in, i, tcp4(4000, port.Number(), packet.ACK, payload...), Offload{})
 			}
 		}
 		for _, run := range p.in.Deliver(batch) {
@@ -530,7 +591,7 @@ func (p *player) pop(port Port, n int) {
 // numbers looks at a run without serving it.
 func (p *player) numbers(r Run) string {
 	var got []string
-	for h, i := r.first, 0; i < r.n; i++ {
+	for h, i := r.first, 0; i < int(r.n); i++ {
 		s := p.t.pool.slot(h)
 		got = append(got, fmt.Sprint(number(p.t.packet(h, s))))
 		h = s.next

@@ -19,7 +19,8 @@ type line struct {
 	maxN       atomic.Uint32 // limit of n
 	maxBytes   uint32        // limit of bytes
 	state      uint32
-	held       uint16 // taken by a worker, fate still open: one run at most
+	held       uint8  // taken by a worker, fate still open: one run at most
+	run        uint8  // which of its reader's it is, when a reader has it
 	refused    uint16 // fate queue-full, not yet settled
 	high       uint32 // most packets queued at once
 	deficit    int32  // of the round robin, bytes; while lent, the charge of what the reader holds
