@@ -164,14 +164,10 @@ func (in *Ingress) classify(r ref, a *Addrs, now int64) (Port, Fate) {
 	if s.more != 0 || in.ethernet {
 		return in.classifyRest(r, head, a)
 	}
-	if i.Parse(head, len(head)) != packet.None {
-		return LaneHost, Malformed
-	}
-	s.charge = charge(i)
-	if i.Kind <= packet.UDP && head[0] == 0x45 {
-		// Nearly all packets: TCP or UDP in IPv4 without options, from a usual address
-		// to our only one.
-		switch ours, sumOK := a.usual4((*[20]byte)(head)); {
+	if h := (*[40]byte)(s.room[:]); i.ParsePlain(h, len(head)) {
+		// Nearly all packets, from a usual address to our only one.
+		s.charge = charge(i)
+		switch ours, sumOK := a.usual4((*[20]byte)(h[:])); {
 		case !ours:
 		case !sumOK, s.off.Flags == 0 && !packet.VerifyTransport(i, head, nil):
 			return LaneHost, BadChecksum
@@ -179,6 +175,10 @@ func (in *Ingress) classify(r ref, a *Addrs, now int64) (Port, Fate) {
 			return in.t.lineFor(i), NoFate
 		}
 	}
+	if i.Parse(head, len(head)) != packet.None {
+		return LaneHost, Malformed
+	}
+	s.charge = charge(i)
 	return in.t.lineOf(i, head, nil, &s.off, in.kind, a, false)
 }
 

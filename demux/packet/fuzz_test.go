@@ -18,6 +18,7 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte, cut uint16) {
 		n := min(int(cut), len(b))
 		head, tail := b[:n:n], b[n:]
+		agreePlain(t, b, n)
 		i, p := Parse(head, len(b))
 		if p != None {
 			if i.Kind != Other && i.Kind != Fragment || i.SrcPort|i.DstPort != 0 {

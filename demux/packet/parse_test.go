@@ -61,7 +61,26 @@ func TestParseTruncated(t *testing.T) {
 			b := append([]byte(nil), s.b[:n]...)
 			_, p := Parse(b[:n:n], n)
 			require.Equal(t, Truncated, p, "%s, %d bytes", s.name, n)
+			agreePlain(t, s.b, n)
 		}
+		agreePlain(t, s.b, len(s.b))
+	}
+}
+
+// agreePlain requires that ParsePlain says what Parse does of a frame of n bytes, with
+// the rest of b behind it, and leaves nothing plain to Parse.
+func agreePlain(t *testing.T, b []byte, n int) {
+	t.Helper()
+	var h [40]byte
+	copy(h[:], b)
+	want, p := Parse(b[:n:n], n)
+	got := Info{ICMPType: 1}
+	plain := got.ParsePlain(&h, n)
+	if plain != (p == None && want.Kind <= UDP && b[0] == 0x45) {
+		t.Fatalf("plain: %v, where Parse says %v of %+v", plain, p, want)
+	}
+	if plain && got != want {
+		t.Fatalf("got %+v, want %+v", got, want)
 	}
 }
 
@@ -116,6 +135,7 @@ func TestParseProblems(t *testing.T) {
 		{"total length 19", edit("v4 udp", 2, 0, 19), BadLength},
 		{"total length 0", edit("v4 udp", 2, 0, 0), BadLength},
 		{"total length one too large", edit("v4 udp", 2, 0, 33), Truncated},
+		{"first fragment of 12 bytes, with all of its header", edit("v4 udp", 6, 0x20), BadFragment},
 		{"payload length one too large", edit("v6 udp", 4, 0, 13), Truncated},
 		{"padding does not count as packet", padded(edit("v4 udp", 2, 0, 27)), ShortTransport},
 		{"padding does not count as packet, IPv6", padded(edit("v6 udp", 4, 0, 7)), ShortTransport},
@@ -170,6 +190,7 @@ func TestParseProblems(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			got, p := Parse(c.b, len(c.b))
 			require.Equal(t, c.want.String(), p.String())
+			agreePlain(t, c.b, len(c.b))
 			if p == BadFragment {
 				require.Equal(t, Fragment, got.Kind)
 			} else if p != None {
