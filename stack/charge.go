@@ -16,19 +16,21 @@ import (
 // nothing that carries data passes it any more: a client whose bare ACK was lost, or came
 // while the accept queue was full, is never answered.
 //
-// So a listener whose queue is empty, and who has none of it in hand, is charged with
-// nothing. The charge is all that bounds that queue, and anybody's segments with data get
-// into it: while any wait, it stays as it is. Netstack has no option for it; one that keeps
-// any of this elsewhere is left alone.
+// So a listener is charged with what waits in its queue, and no more: from time to time
+// that is counted. What netstack has in hand then is free: one segment. The charge is all
+// that bounds that queue, and anybody's segments with data get into it. Netstack has no
+// option for it; one that keeps any of this elsewhere is left alone.
 var chargeField = endpointField[atomicbitops.Int32]("rcvMemUsed")
 
-// queueFields are where netstack keeps a connection's queue: its lock, and its first.
+// queueFields are where netstack keeps a connection's queue, its lock and its first
+// segment, and a segment's next one and size.
 var queueFields = func() (f struct {
-	mu, head uintptr
-	known    bool
+	mu, head, next, size uintptr
+	own                  int32 // what a segment is charged beside its size
+	known                bool
 }) {
-	queue, _ := ownField(reflect.TypeFor[tcp.Endpoint](), "segmentQueue")
-	if queue.Type == nil {
+	queue, ok := ownField(reflect.TypeFor[tcp.Endpoint](), "segmentQueue")
+	if !ok {
 		return f
 	}
 	lock, ok1 := ownField(queue.Type, "mu")
@@ -38,27 +40,39 @@ var queueFields = func() (f struct {
 	}
 	mu, ok1 := ownField(lock.Type, "mu")
 	head, ok2 := ownField(list.Type, "head")
+	if !ok1 || !ok2 || mu.Type != reflect.TypeFor[gsync.Mutex]() || head.Type.Kind() != reflect.Pointer {
+		return f
+	}
+	segment := head.Type.Elem()
+	entry, ok1 := ownField(segment, "segmentEntry")
+	size, ok2 := ownField(segment, "dataMemSize")
+	if !ok1 || !ok2 || size.Type.Kind() != reflect.Int {
+		return f
+	}
+	next, ok := ownField(entry.Type, "next")
 	f.mu, f.head = queue.Offset+lock.Offset+mu.Offset, queue.Offset+list.Offset+head.Offset
-	f.known = ok1 && ok2 && mu.Type == reflect.TypeFor[gsync.Mutex]() && head.Type.Kind() == reflect.Pointer
+	f.next, f.size, f.own = entry.Offset+next.Offset, size.Offset, int32(segment.Size())
+	f.known = ok && next.Type == head.Type
 	return f
 }()
 
-// discharge looks at the listener's charge. It does not wait: netstack holds the lock
-// while it has segments of the queue in hand, and writes what answers them.
+// discharge sets the listener's charge to what waits in its queue, where that is less.
+// It holds the queue, and not the listener's lock: netstack keeps that while it writes.
 func (ln *Listener) discharge() {
 	ep, ok := ln.ep.(*tcp.Endpoint)
-	if !ok || !chargeField.known || !queueFields.known || chargeField.of(ep).Load() == 0 || !ep.TryLock() {
+	if !ok || !chargeField.known || !queueFields.known || chargeField.of(ep).Load() == 0 {
 		return
 	}
-	dischargeLocked(ep)
-	ep.ResumeWork() // nothing but the lock's other half
-}
-
-func dischargeLocked(ep *tcp.Endpoint) {
 	mu := (*gsync.Mutex)(unsafe.Add(unsafe.Pointer(ep), queueFields.mu))
 	mu.Lock()
 	defer mu.Unlock()
-	if *(*unsafe.Pointer)(unsafe.Add(unsafe.Pointer(ep), queueFields.head)) == nil {
-		chargeField.of(ep).Store(0)
+	charge, waits := chargeField.of(ep), int32(0)
+	most := charge.Load()
+	for s := *(*unsafe.Pointer)(unsafe.Add(unsafe.Pointer(ep), queueFields.head)); s != nil; s = *(*unsafe.Pointer)(unsafe.Add(s, queueFields.next)) {
+		waits += queueFields.own + int32(*(*int)(unsafe.Add(s, queueFields.size)))
+		if waits >= most {
+			return // the charge is right, or netstack gives it back just now
+		}
 	}
+	charge.Store(waits)
 }
