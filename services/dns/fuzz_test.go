@@ -35,12 +35,17 @@ func FuzzHandle(f *testing.F) {
 		// What was answered before leaves no trace.
 		require.Equal(t, out, (&responder{opts: fresh}).respond(m.zs, msg, tcp))
 		if r.xfr != nil {
-			n := 0
+			var zone []mdns.RR // of a small one in a single message (RFC 5936, 2.2)
 			require.NoError(t, r.transfer(r.xfr, msg, func(b []byte) error {
-				n++
-				return new(mdns.Msg).Unpack(b)
+				m := new(mdns.Msg)
+				err := m.Unpack(b)
+				zone = append(zone, m.Answer...)
+				return err
 			}))
-			require.Greater(t, n, 1)
+			require.Greater(t, len(zone), 1)
+			for _, end := range []mdns.RR{zone[0], zone[len(zone)-1]} {
+				require.Equal(t, mdns.TypeSOA, end.Header().Rrtype)
+			}
 		}
 	})
 }
