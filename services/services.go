@@ -100,8 +100,10 @@ type Answerer interface {
 // must not wait, close the socket or keep msg; what it needs is there before the
 // datagram comes. reply sends without waiting; it is false, and nothing is
 // sent, where one packet does not hold b. False, with nothing sent, leaves the datagram
-// to ReadFrom: so does the host with all that comes while the service is busy, held or delayed, in fragments, from the
-// host itself or through an Ethernet device. A service that offers it reads all the same.
+// to ReadFrom: so does the host with all that comes while the service is busy, held or
+// delayed, for a while after f was slow (100 µs or more on average), in fragments, from
+// the host itself or through an Ethernet device. A service that offers it reads all the
+// same.
 type AnswerFunc func(msg []byte, from netip.AddrPort, reply func(b []byte, to netip.AddrPort) (ok bool)) (done bool)
 
 // A Rester is a connection that can wait for its next byte without a goroutine in Read.

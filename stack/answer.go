@@ -3,6 +3,7 @@ package stack
 import (
 	"net/netip"
 	"sync"
+	"time"
 
 	"porthole/demux"
 	"porthole/demux/packet"
@@ -14,13 +15,15 @@ import (
 // was. The table lends the reader a port's datagrams only while the queue is empty and
 // the service waits in ReadFrom, a few of a batch at most; what finds the service busy,
 // held or delayed, what came in pieces, and what Answer's function leaves, is queued
-// for ReadFrom as ever, in order, within the same limits, with the same fates.
+// for ReadFrom as ever, in order, within the same limits, with the same fates. So is
+// all that comes for a while after answers were slow: others wait for the reader, too.
 
 // AnswerFunc answers one datagram that was read from the device. It runs on the
 // reader's goroutine, one call at a time per socket: it must not wait, close the
 // socket or keep msg. reply sends without waiting; it is false, and nothing is sent,
 // where one packet does not hold the answer. False, with nothing sent, leaves the
-// datagram to ReadFrom, and those that follow it.
+// datagram to ReadFrom, and those that follow it. One that takes more than 100 µs on
+// average is not called for 64 times as long as it took, 10 s at most.
 type AnswerFunc func(msg []byte, from netip.AddrPort, reply func(b []byte, to netip.AddrPort) (ok bool)) (done bool)
 
 // answerer is a socket's part of it.
@@ -32,6 +35,26 @@ type answerer struct {
 	out   outgoing     // of f's answer
 	now   demux.Packet // that f has
 	fresh bool         // who looks on does not know that it was read
+
+	took time.Duration // by f, on average
+	next time.Time     // f is not called before
+}
+
+const (
+	answerSlow    = 100 * time.Microsecond // more, on average, is for ReadFrom
+	answerOutlier = 4 * time.Millisecond   // counts in the average: one was preempted perhaps
+	answerWeight  = 64                     // of the average against one answer
+	answerShare   = 64                     // of the time is at least not for slow answers
+	answerRest    = 10 * time.Second       // at most, between slow ones
+)
+
+// spent judges f by an answer that began then.
+func (a *answerer) spent(begun time.Time) {
+	d := time.Since(begun)
+	a.took += (min(d, answerOutlier) - a.took) / answerWeight
+	if a.took > answerSlow {
+		a.next = begun.Add(d + min(answerShare*d, answerRest))
+	}
 }
 
 // Answer has datagrams answered by f where they are read; nil ends that. When it
@@ -43,7 +66,7 @@ func (pc *PacketConn) Answer(f AnswerFunc) {
 	if a.reply == nil {
 		a.reply = pc.reply
 	}
-	a.f = f
+	a.f, a.took, a.next = f, 0, time.Time{}
 	a.mu.Unlock()
 	pc.settleAnswer()
 }
@@ -70,12 +93,15 @@ func (s *Stack) answer(port demux.Port, p demux.Packet) demux.Fate {
 	a := &pc.answerer
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if !a.on || isClosed(pc.closed) {
+	begun := time.Now()
+	if !a.on || isClosed(pc.closed) || begun.Before(a.next) {
 		return demux.NoFate
 	}
 	i := p.Info()
 	a.now, a.fresh = p, true
-	if !a.f(p.IP()[i.Payload:int(i.Payload)+i.PayloadLen()], p.From(), a.reply) {
+	done := a.f(p.IP()[i.Payload:int(i.Payload)+i.PayloadLen()], p.From(), a.reply)
+	a.spent(begun)
+	if !done {
 		return demux.NoFate
 	}
 	pc.answered()

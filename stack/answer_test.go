@@ -156,6 +156,52 @@ func TestAnswerLeaves(t *testing.T) {
 	}
 }
 
+// TestAnswerSlow: one that is slow is left to ReadFrom, in order and with the same fates,
+// so that the reader is there for others, and is tried again later.
+func TestAnswerSlow(t *testing.T) {
+	const long, burst = 20 * time.Millisecond, 64
+	r := newRig(t, tun.PipeOptions{})
+	var slow atomic.Bool
+	a := answer53(t, r.host, func([]byte) bool {
+		for begun := time.Now(); slow.Load() && time.Since(begun) < long; {
+		}
+		return true
+	})
+	c, err := r.client.DialUDP(netip.AddrPortFrom(stacktest.Host4.Addr(), 53), stack.DialConfig{})
+	require.NoError(t, err)
+	defer c.Close()
+	untilInline(t, a, c)
+	slow.Store(true)
+	before := a.inline.Load()
+	for a.inline.Load() < before+2 { // the second is one too many
+		ask(t, c, "?")
+	}
+	for len(a.got) > 0 {
+		<-a.got
+	}
+	again := time.Now().Add(long * 64 / 2) // half of its rest
+	for i := range burst {
+		_, err := c.Write([]byte{byte(i)})
+		require.NoError(t, err)
+	}
+	for i := range burst {
+		require.Equal(t, string([]byte{byte(i)}), <-a.got)
+		hear(t, c)
+	}
+	if inline := a.inline.Load(); time.Now().Before(again) {
+		require.Equal(t, before+2, inline)
+	}
+	s := r.table.Port(demux.UDPPort(53))
+	require.EqualValues(t, s.Arrived, s.Fates[demux.ToService])
+
+	slow.Store(false)
+	require.Eventually(t, func() bool { return strings.HasPrefix(ask(t, c, "?"), "inline") }, patience, 10*time.Millisecond)
+	untilInline(t, a, c)
+	for range 200 { // it counts as quick again
+		untilInline(t, a, c)
+	}
+}
+
 // TestAnswerHeld: a service that is held back answers nothing, inline neither; its
 // queue is the bound, and it gets the oldest when it is let go.
 func TestAnswerHeld(t *testing.T) {
