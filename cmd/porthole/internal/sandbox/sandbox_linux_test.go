@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -213,6 +214,9 @@ func TestSignals(t *testing.T) {
 		for _, sig := range []unix.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGUSR1, unix.SIGQUIT} {
 			t.Run(c.name+"/"+unix.SignalName(sig), func(t *testing.T) {
 				name := strings.TrimPrefix(unix.SignalName(sig), "SIG")
+				heard := make(chan os.Signal, 1)
+				signal.Notify(heard, sig) // under nohup the shell could not trap HUP
+				defer signal.Stop(heard)
 				cmd := c.command(t, "outer", "sh", "-c", "trap 'echo got; exit 9' "+name+"; echo ready; sleep 1000 & wait")
 				cmd.SysProcAttr = withSession(cmd.SysProcAttr) // no terminal, whoever runs the test
 				r := ready(t, cmd)
