@@ -56,6 +56,15 @@ var queueFields = func() (f struct {
 	return f
 }()
 
+// Segments without data netstack takes into a listener's queue whatever its charge, which
+// they add to: to those that belong to no connection a crowded listener is closed.
+const crowd = 1 << 20 // bytes
+
+func (ln *Listener) crowded() bool {
+	ep, ok := ln.ep.(*tcp.Endpoint)
+	return ok && chargeField.known && chargeField.of(ep).Load() > crowd
+}
+
 // discharge sets the listener's charge to what waits in its queue, where that is less.
 // It holds the queue, and not the listener's lock: netstack keeps that while it writes.
 func (ln *Listener) discharge() {

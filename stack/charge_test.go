@@ -55,3 +55,39 @@ func TestChargeOfWhatWaits(t *testing.T) {
 	r.p.wait(5000, flagRST, 1)
 	require.Eventually(t, func() bool { return charge() == 0 }, patience, time.Millisecond)
 }
+
+// TestCrowdedListener: what strangers can put into a listener's queue is bounded without
+// data, too, and nobody's connection is the worse for it.
+func TestCrowdedListener(t *testing.T) {
+	const strangers = 5000
+	r := newDoorRig(t, demux.DoorConfig{})
+	iss := r.p.open(4999)
+	c, err := r.ln.Accept()
+	require.NoError(t, err)
+	defer c.Close()
+	ep := r.ln.ep.(*tcp.Endpoint)
+	ep.LockUser()
+	unlock := sync.OnceFunc(ep.UnlockUser)
+	defer unlock()
+	port := func() demux.PortStats { return r.s.table.Port(demux.TCPPort(80)) }
+	settled := func() bool { return port().Queued == 0 }
+	require.Eventually(t, settled, patience, time.Millisecond)
+	before := port()
+	for i := range uint16(strangers) {
+		r.p.send(5000+i, flagACK, irs+1, 12345)
+		if i%100 == 99 { // less than the port's queue holds
+			require.Eventually(t, settled, patience, time.Millisecond)
+		}
+	}
+	r.p.send(4999, flagACK, irs+1, iss+1, []byte("data")...)
+	r.p.waitFor(4999, "ACK of the data", 0, func(s seg) bool { return s.ack == irs+1+4 })
+	charge, now := chargeField.of(ep).Load(), port()
+	require.LessOrEqual(t, charge, int32(crowd+1<<16))
+	lost := now.Fates[demux.NoBuffer]
+	require.Positive(t, lost)
+	require.EqualValues(t, strangers+1, lost+now.Fates[demux.ToStack]-before.Fates[demux.ToStack])
+	unlock()
+	require.Eventually(t, func() bool { return chargeField.of(ep).Load() == 0 }, patience, time.Millisecond)
+	r.p.send(4998, flagACK, irs+1, 12345)
+	r.p.wait(4998, flagRST, 0)
+}

@@ -85,6 +85,11 @@ func (s *Stack) admit(ln *Listener, p demux.Packet) (demux.Fate, action) {
 	case demux.Pass:
 		if opens {
 			s.doors.activate(ln)
+		} else if ln.crowded() {
+			s.doors.activate(ln) // or nobody looks at the charge
+			if ep, state := s.endpoint(ln, key()); ep == nil || stateOf(state) == demux.Gone {
+				return demux.NoBuffer, drop
+			}
 		}
 		return demux.ToStack, deliver
 	case demux.AskStack:
