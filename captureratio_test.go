@@ -60,20 +60,20 @@ func captureToFile(t testing.TB, h *porthole.Host, o porthole.CaptureOptions) (s
 }
 
 // TestCaptureRate is the gate on what a capture costs: with one of everything, written
-// to a file, the host answers half as many requests as without at least (the target is
-// 0.7). Rounds alternate, and one bad run is tried again. Where others have the machine
-// the rate says little; then it is enough that a request takes no more than twice the
+// to a file, the host answers 0.35 of the requests that it answers without at least (half
+// of the target). Rounds alternate, and one bad run is tried again. Where others have the machine
+// the rate says little; then it is enough that a request takes no more than three times the
 // CPU time, which is the same where nobody else has it.
 func TestCaptureRate(t *testing.T) {
 	if os.Getenv("PORTHOLE_GATE") == "" {
 		t.Skip("a measurement: it wants the machine for itself; PORTHOLE_GATE=1 runs it, and so does .ci/run")
 	}
 	rate, cpu := captureRate(t)
-	if max(rate, cpu) < 0.5 {
+	if max(rate, cpu) < 0.35 {
 		t.Logf("once more: %.2f, %.2f", rate, cpu)
 		rate, cpu = captureRate(t)
 	}
-	require.GreaterOrEqual(t, max(rate, cpu), 0.5)
+	require.GreaterOrEqual(t, max(rate, cpu), 0.35)
 }
 
 // captureRate is the request rate with a capture over that without: the median of many
