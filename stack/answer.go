@@ -36,25 +36,39 @@ type answerer struct {
 	now   demux.Packet // that f has
 	fresh bool         // who looks on does not know that it was read
 
-	took time.Duration // by f, on average
-	next time.Time     // f is not called before
+	calls uint
+	took  time.Duration // by f, on average
+	next  time.Time     // f is not called before; zero is any time
 }
 
 const (
 	answerSlow    = 100 * time.Microsecond // more, on average, is for ReadFrom
+	answerQuick   = answerSlow / 4         // as long as it is, one in answerTimed is timed
+	answerTimed   = 8                      // reading the clock twice is 2 % of an answer
 	answerOutlier = 4 * time.Millisecond   // counts in the average: one was preempted perhaps
 	answerWeight  = 64                     // of the average against one answer
 	answerShare   = 64                     // of the time is at least not for slow answers
 	answerRest    = 10 * time.Second       // at most, between slow ones
 )
 
-// spent judges f by an answer that began then.
-func (a *answerer) spent(begun time.Time) {
-	d := time.Since(begun)
+// spent judges f by what an answer took.
+func (a *answerer) spent(d time.Duration) {
 	a.took += (min(d, answerOutlier) - a.took) / answerWeight
 	if a.took > answerSlow {
-		a.next = begun.Add(d + min(answerShare*d, answerRest))
+		a.next = time.Now().Add(min(answerShare*d, answerRest))
 	}
+}
+
+// rests reports whether f has been slow and is left alone.
+func (a *answerer) rests() bool {
+	if a.next.IsZero() {
+		return false
+	}
+	if time.Now().Before(a.next) {
+		return true
+	}
+	a.next = time.Time{}
+	return false
 }
 
 // Answer has datagrams answered by f where they are read; nil ends that. When it
@@ -93,14 +107,20 @@ func (s *Stack) answer(port demux.Port, p demux.Packet) demux.Fate {
 	a := &pc.answerer
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	begun := time.Now()
-	if !a.on || isClosed(pc.closed) || begun.Before(a.next) {
+	if !a.on || isClosed(pc.closed) || a.rests() {
 		return demux.NoFate
 	}
 	i := p.Info()
 	a.now, a.fresh = p, true
+	var begun time.Time
+	a.calls++
+	if a.calls%answerTimed == 0 || a.took > answerQuick {
+		begun = time.Now()
+	}
 	done := a.f(p.IP()[i.Payload:int(i.Payload)+i.PayloadLen()], p.From(), a.reply)
-	a.spent(begun)
+	if !begun.IsZero() {
+		a.spent(time.Since(begun))
+	}
 	if !done {
 		return demux.NoFate
 	}

@@ -172,14 +172,18 @@ func TestAnswerSlow(t *testing.T) {
 	defer c.Close()
 	untilInline(t, a, c)
 	slow.Store(true)
-	before := a.inline.Load()
-	for a.inline.Load() < before+2 { // the second is one too many
-		ask(t, c, "?")
+	quick := a.inline.Load()
+	for n := 0; n < 20; n++ { // the first that is timed is one of eight, the next one too many
+		if strings.HasPrefix(ask(t, c, "?"), "inline") {
+			n = 0
+		}
 	}
+	before := a.inline.Load()
+	require.LessOrEqual(t, before, quick+9)
 	for len(a.got) > 0 {
 		<-a.got
 	}
-	again := time.Now().Add(long * 64 / 2) // half of its rest
+	again := time.Now().Add(long * 64 / 2) // half of its rest at least
 	for i := range burst {
 		_, err := c.Write([]byte{byte(i)})
 		require.NoError(t, err)
@@ -189,7 +193,7 @@ func TestAnswerSlow(t *testing.T) {
 		hear(t, c)
 	}
 	if inline := a.inline.Load(); time.Now().Before(again) {
-		require.Equal(t, before+2, inline)
+		require.Equal(t, before, inline)
 	}
 	s := r.table.Port(demux.UDPPort(53))
 	require.EqualValues(t, s.Arrived, s.Fates[demux.ToService])
