@@ -43,9 +43,9 @@ type answerer struct {
 
 const (
 	answerSlow    = 100 * time.Microsecond // more, on average, is for ReadFrom
-	answerQuick   = answerSlow / 4         // as long as it is, one in answerTimed is timed
+	answerQuick   = answerSlow / 8         // as long as it is, one in answerTimed is timed
 	answerTimed   = 8                      // reading the clock twice is 2 % of an answer
-	answerOutlier = 4 * time.Millisecond   // counts in the average: one was preempted perhaps
+	answerOutlier = 16 * answerSlow        // counts in the average: who was preempted twice is not slow
 	answerWeight  = 64                     // of the average against one answer
 	answerShare   = 64                     // of the time is at least not for slow answers
 	answerRest    = 10 * time.Second       // at most, between slow ones

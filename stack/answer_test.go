@@ -173,13 +173,13 @@ func TestAnswerSlow(t *testing.T) {
 	untilInline(t, a, c)
 	slow.Store(true)
 	quick := a.inline.Load()
-	for n := 0; n < 20; n++ { // the first that is timed is one of eight, the next one too many
+	for n := 0; n < 20; n++ { // the first that is timed is one of eight, the fourth after it one too many
 		if strings.HasPrefix(ask(t, c, "?"), "inline") {
 			n = 0
 		}
 	}
 	before := a.inline.Load()
-	require.LessOrEqual(t, before, quick+9)
+	require.LessOrEqual(t, before, quick+13)
 	for len(a.got) > 0 {
 		<-a.got
 	}
