@@ -59,6 +59,8 @@ type StackCounters struct {
 	Dropped          uint64 `json:"dropped"`            // TCP segments: a full segment queue, an ACK of nothing
 	Invalid          uint64 `json:"invalid"`            // TCP segments that it could not read
 	TimeWaitOverflow uint64 `json:"time_wait_overflow"` // connections that left TIME-WAIT early, for there were too many
+	AbortOnMemory    uint64 `json:"abort_on_memory"`    // connections that were reset when their service closed them: too many, or too much, waited for peers
+	AbortOnTimeout   uint64 `json:"abort_on_timeout"`   // closed connections that were reset, for their peer acknowledged nothing more
 }
 
 // OutCounters are the host's own, in frames as it gave them to the device.
@@ -95,7 +97,7 @@ func (h *Host) Ledger() Ledger {
 	}
 	l.Knocks = h.knocks()
 	c := h.stack.Lost()
-	l.Stack = &StackCounters{c.Dropped, c.Invalid, c.TimeWaitOverflow}
+	l.Stack = &StackCounters{c.Dropped, c.Invalid, c.TimeWaitOverflow, c.AbortOnMemory, c.AbortOnTimeout}
 	o := h.stack.Out()
 	l.Out = &OutCounters{Sent: o.Sent, Bytes: o.Bytes, Looped: o.Looped, DeviceFull: o.Full, Limited: o.Limited, Refused: o.Refused, Closed: o.Closed}
 	return l

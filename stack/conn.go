@@ -229,9 +229,14 @@ func (c *Conn) ended() {
 		return
 	}
 	ep.LockUser()
-	defer ep.UnlockUser()
 	c.ack.endLocked(ep)
 	c.s.lostFINs.closed(c, ep)
+	una, bytes, ok := unacknowledged(ep)
+	waits := waitsForPeer(ep.EndpointState())
+	ep.UnlockUser()
+	if ok && waits {
+		c.s.orphans.closed(ep, una, bytes)
+	}
 }
 
 // CloseWrite sends FIN and keeps reading.

@@ -8,8 +8,8 @@
 //
 // Goroutines, all started by Run and waited for by it: one reader per device queue,
 // GOMAXPROCS workers, one that drains netstack's accept lists into ours (listen.go),
-// one that releases ports whose last connection has ended (reap.go), one that settles
-// the doors' doubts (door.go), one that writes what readers could not (outq.go), one
+// one that releases ports whose last connection has ended (reap.go), one that bounds
+// what services have closed (orphan.go), one that settles the doors' doubts (door.go), one that writes what readers could not (outq.go), one
 // for every two processors that writes super-packets and one that writes a crowd's
 // answers (bulk.go), one that sends ACKs that nothing else has sent (ack.go).
 //
@@ -97,6 +97,7 @@ type Stack struct {
 	waits      timeWaits
 	acks       acks
 	lostFINs   lostFINs
+	orphans    orphans
 	closing    chan struct{} // closed when the stack begins to end
 	closeOnce  sync.Once
 }
@@ -113,6 +114,7 @@ func New(c Config) (*Stack, error) {
 	}
 	s.drain.init()
 	s.reap.init(s)
+	s.orphans.init(s)
 	s.doors.init()
 	s.acks.init()
 	s.lostFINs.init()
@@ -214,6 +216,7 @@ func (s *Stack) Run(ctx context.Context) error {
 	rest.Go(s.table.ReleaseDelayed)
 	rest.Go(s.drainLoop)
 	rest.Go(s.reap.loop)
+	rest.Go(s.orphans.loop)
 	rest.Go(s.doorLoop)
 	rest.Go(s.recoveryLoop)
 	rest.Go(s.ackLoop)

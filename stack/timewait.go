@@ -79,12 +79,17 @@ type Lost struct {
 	Dropped          uint64 // TCP segments, as netstack counts them: a full segment queue, an ACK of nothing
 	Invalid          uint64 // TCP segments that it could not read
 	TimeWaitOverflow uint64 // connections that left TIME-WAIT early because there were too many (Linux: TCPTimeWaitOverflow)
+	AbortOnMemory    uint64 // connections that were reset as their service closed them: too many, or too much, waited for peers (Linux: TCPAbortOnMemory)
+	AbortOnTimeout   uint64 // closed connections that were reset since their peer acknowledged nothing more (Linux: TCPAbortOnTimeout)
 }
 
 // Lost is a snapshot.
 func (s *Stack) Lost() Lost {
 	st := s.net.Stats()
 	s.waits.mu.Lock()
-	defer s.waits.mu.Unlock()
-	return Lost{st.DroppedPackets.Value(), st.TCP.InvalidSegmentsReceived.Value(), s.waits.early}
+	early := s.waits.early
+	s.waits.mu.Unlock()
+	s.orphans.mu.Lock()
+	defer s.orphans.mu.Unlock()
+	return Lost{st.DroppedPackets.Value(), st.TCP.InvalidSegmentsReceived.Value(), early, s.orphans.tooMany, s.orphans.timedOut}
 }

@@ -126,6 +126,8 @@ func (c *fatesCmd) table(w io.Writer, l *fatesLine) error {
 	if s := l.Stack; s != nil {
 		fmt.Fprintf(&b, "stack: %d segments dropped after to-stack (a full segment queue, an ACK of nothing), %d invalid; %d connections left TIME-WAIT early, there were too many\n",
 			s.Dropped, s.Invalid, s.TimeWaitOverflow)
+		fmt.Fprintf(&b, "orphans: %d connections reset as their service closed them (too many, or too much, waited for peers), %d since their peer acknowledged nothing more\n",
+			s.AbortOnMemory, s.AbortOnTimeout)
 	}
 	if o := l.Out; o != nil {
 		fmt.Fprintf(&b, "out: %d frames sent, %d lost as device-full, %d refused by the device; %d resets of closed ports not sent, they were too many\n",

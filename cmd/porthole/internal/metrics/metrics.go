@@ -100,6 +100,7 @@ var (
 
 	stackDropped  = counter("stack_dropped_segments_total", "TCP segments that the stack was handed and dropped, by reason.", "reason")
 	stackTimeWait = counter("stack_time_wait_overflows_total", "Connections that left TIME-WAIT early, for there were too many.")
+	stackAborts   = counter("stack_aborts_total", "Connections that were reset after their service had closed them, by reason: memory (too many, or too much, waited for peers) or timeout (the peer acknowledged nothing more).", "reason")
 
 	flowsKept       = gauge("flows", "Conversations whose timelines are kept.")
 	flowsLimit      = gauge("flows_limit", "Conversations that can be kept.")
@@ -192,6 +193,8 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		put(stackDropped, float64(s.Dropped), "dropped")
 		put(stackDropped, float64(s.Invalid), "invalid")
 		put(stackTimeWait, float64(s.TimeWaitOverflow))
+		put(stackAborts, float64(s.AbortOnMemory), "memory")
+		put(stackAborts, float64(s.AbortOnTimeout), "timeout")
 	}
 	t := c.h.CaptureTotals()
 	put(captures, float64(t.Running))

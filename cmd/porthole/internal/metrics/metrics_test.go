@@ -33,7 +33,7 @@ func (fakeHost) Ledger() porthole.Ledger {
 	return porthole.Ledger{
 		Arrived: 12, Kinds: map[string]uint64{"device": 12}, Fates: map[string]uint64{"to-stack": 9, "queue-full": 2}, Queued: 1, LawOK: true,
 		Device: &porthole.DeviceCounters{InPackets: 12, InDropped: 3},
-		Knocks: &porthole.Knocks{Ports: 4, Packets: 9}, Stack: &porthole.StackCounters{Dropped: 5, Invalid: 6, TimeWaitOverflow: 7},
+		Knocks: &porthole.Knocks{Ports: 4, Packets: 9}, Stack: &porthole.StackCounters{Dropped: 5, Invalid: 6, TimeWaitOverflow: 7, AbortOnMemory: 8, AbortOnTimeout: 9},
 		Link: &porthole.LinkStatus{Out: &porthole.Impairment{Rules: "none", Arrived: 8, Passed: 6, Lost: 2}},
 	}
 }
@@ -85,6 +85,10 @@ porthole_knocked_ports 4
 # HELP porthole_knocks_total Packets that came for ports that nobody had.
 # TYPE porthole_knocks_total counter
 porthole_knocks_total 9
+# HELP porthole_stack_aborts_total Connections that were reset after their service had closed them, by reason: memory (too many, or too much, waited for peers) or timeout (the peer acknowledged nothing more).
+# TYPE porthole_stack_aborts_total counter
+porthole_stack_aborts_total{reason="memory"} 8
+porthole_stack_aborts_total{reason="timeout"} 9
 # HELP porthole_stack_dropped_segments_total TCP segments that the stack was handed and dropped, by reason.
 # TYPE porthole_stack_dropped_segments_total counter
 porthole_stack_dropped_segments_total{reason="dropped"} 5
@@ -96,7 +100,7 @@ porthole_stack_time_wait_overflows_total 7
 # TYPE porthole_flows_evicted_total counter
 porthole_flows_evicted_total 2
 `), "porthole_flows_evicted_total", "porthole_port_accept_queue_connections", "porthole_port_answering", "porthole_port_arrived_packets_total",
-		"porthole_knocked_ports", "porthole_knocks_total", "porthole_stack_dropped_segments_total", "porthole_stack_time_wait_overflows_total",
+		"porthole_knocked_ports", "porthole_knocks_total", "porthole_stack_aborts_total", "porthole_stack_dropped_segments_total", "porthole_stack_time_wait_overflows_total",
 		"porthole_device_in_dropped_packets_total", "porthole_info", "porthole_start_time_seconds"))
 	problems, err := testutil.CollectAndLint(Collector(twoPorts()))
 	require.NoError(t, err)
