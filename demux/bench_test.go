@@ -148,7 +148,9 @@ func BenchmarkReaders(b *testing.B) {
 					})
 				}
 				wg.Wait()
+				b.StopTimer()
 				rate(b)
+				first.law(b)
 			})
 		}
 	}
