@@ -87,7 +87,7 @@ func (s *Stack) admit(ln *Listener, p demux.Packet) (demux.Fate, action) {
 			s.doors.activate(ln)
 		} else if ln.crowded() {
 			s.doors.activate(ln) // or nobody looks at the charge
-			if ep, state := s.endpoint(ln, key()); ep == nil || stateOf(state) == demux.Gone {
+			if ep, _ := s.endpoint(ln, key()); ep == nil {
 				return demux.NoBuffer, drop
 			}
 		}
