@@ -187,7 +187,7 @@ func TestSettingsLayers(t *testing.T) {
 		c.Ports = map[services.Port]porthole.Settings{services.TCP(7): s}
 	})
 	all := func() string { return status(t, r.host, "7/tcp").Settings.String() }
-	require.Equal(t, "queue=100 queue-bytes=4MiB policy=tail-drop syn-queue=3 accept-queue=128 syn-cookies=auto abort-on-overflow=false receive-buffer=64KiB service-delay=1ms accept=normal impair=none impair-out=none", all())
+	require.Equal(t, "queue=100 queue-bytes=4MiB policy=tail-drop syn-queue=3 accept-queue=4096 syn-cookies=auto abort-on-overflow=false receive-buffer=64KiB service-delay=1ms accept=normal impair=none impair-out=none", all())
 	set(t, r.host, "7/tcp", "backlog=9 abort-on-overflow=true syn-cookies=never")
 	require.Equal(t, "queue=100 queue-bytes=4MiB policy=tail-drop syn-queue=9 accept-queue=9 syn-cookies=never abort-on-overflow=true receive-buffer=64KiB service-delay=1ms accept=normal impair=none impair-out=none", all())
 	set(t, r.host, "7/tcp", "accept-queue=2 service-delay=0")
@@ -195,7 +195,7 @@ func TestSettingsLayers(t *testing.T) {
 	require.Equal(t, "backlog=9 accept-queue=2 syn-cookies=never abort-on-overflow=true service-delay=0", s.Changed)
 	require.Equal(t, []int{100, 9, 2}, []int{s.LimitPackets, s.SynLimit, s.AcceptLimit})
 	require.NoError(t, r.host.Reset(services.TCP(7)))
-	require.Equal(t, "queue=100 queue-bytes=4MiB policy=tail-drop syn-queue=3 accept-queue=128 syn-cookies=auto abort-on-overflow=false receive-buffer=64KiB service-delay=1ms accept=normal impair=none impair-out=none", all())
+	require.Equal(t, "queue=100 queue-bytes=4MiB policy=tail-drop syn-queue=3 accept-queue=4096 syn-cookies=auto abort-on-overflow=false receive-buffer=64KiB service-delay=1ms accept=normal impair=none impair-out=none", all())
 	dial(t, r, "tcp", 7)
 
 	var said []string

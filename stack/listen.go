@@ -13,8 +13,9 @@ import (
 	"porthole/demux"
 )
 
-// DefaultBacklog is both queues of a listener that names none.
-const DefaultBacklog = 128
+// DefaultBacklog is both queues of a listener that names none: what Go's listeners get
+// on Linux since 5.4 (net.core.somaxconn).
+const DefaultBacklog = 4096
 
 // neverDecides is the backlog that netstack is given: ours is the one that counts.
 const neverDecides = 1 << 20
